@@ -1,0 +1,19 @@
+# make demo     serve a demo mailbox on 127.0.0.1:11110, and say how to read it
+# make check    install what the tests need, and run them all
+# make bench    compare with Courier, as root
+
+PYTHON = python3
+
+.PHONY: demo demo-stop check bench
+
+demo:
+	@sh demo/start "$(PYTHON)"
+
+demo-stop:
+	@sh demo/stop
+
+check:
+	@sh tests/run "$(PYTHON)"
+
+bench:
+	@sh bench/run "$(PYTHON)"

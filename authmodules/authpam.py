@@ -1,0 +1,145 @@
+"""authpam - let PAM decide whether the user may log in
+
+The PAM service is the request's (`pop3`, so /etc/pam.d/pop3, or what AUTHSERVICE<port> says); it
+must have a file of its own. PAM_RHOST is the client's address. Password and account check both
+count (CVE-30). A session is opened before the service and closed after it: this process stays for
+that, as root, while a child becomes the user and goes on with the chain; its exit status is passed
+on (reference auth.md 2.2, chain-protocol.md 6).
+
+Uses python-pam, whose import costs more than a session: couriertcpd loads it once, before forking.
+PAM itself runs in the process of one connection only.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from ctypes import POINTER, byref, c_char_p, c_void_p, cast, memmove, sizeof
+
+import pam
+from pam.__internals import PamAuthenticator, PamConv, PamResponse, conv_func
+
+from authmodules.passwd import passwd_entry, system_account
+from courierchain import log, passwords
+from courierchain.account import Account, Session
+from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
+from courierchain.request import Request
+from courierchain.settings import Settings
+
+SERVICES = ("/etc/pam.d", "/usr/lib/pam.d")
+
+WRONG_LOGIN = (pam.PAM_AUTH_ERR, pam.PAM_USER_UNKNOWN)  # not worth a log line of their own
+TROUBLE = (  # PAM could not find out; anything else is a refusal
+    pam.PAM_ABORT,
+    pam.PAM_AUTHINFO_UNAVAIL,
+    pam.PAM_BUF_ERR,
+    pam.PAM_MODULE_UNKNOWN,
+    pam.PAM_OPEN_ERR,
+    pam.PAM_SERVICE_ERR,
+    pam.PAM_SYMBOL_ERR,
+    pam.PAM_SYSTEM_ERR,
+)
+
+PamAuthenticator()  # the first one looks for the libraries, in another process
+
+
+@auth_module
+def authpam(request: Request, settings: Settings) -> Account:
+    if request.login is None:
+        raise Rejected
+    user, secret = request.login
+    service = os.fsdecode(request.service)
+    if not has_service(service):
+        raise TemporaryFailure(f"PAM has no service {service!r}: create /etc/pam.d/{service}")
+    entry = passwd_entry(user)
+    if entry is None:
+        passwords.verify(secret, None)  # so that an unknown user is not a faster answer
+        raise Rejected
+    conversation = Conversation(user, secret, os.fsencode(settings.text("TCPREMOTEIP")))
+    return system_account(entry, conversation.login(request.service, entry))
+
+
+class Conversation:
+    """One user's dialogue with PAM, by an authenticator of python-pam.
+
+    Between pam_start and pam_authenticate it sets what python-pam has no parameter for: PAM_RHOST,
+    and a conversation that lives as long as the session does.
+    """
+
+    __slots__ = ("user", "secret", "peer", "pam", "callback")
+
+    def __init__(self, user: bytes, secret: bytes, peer: bytes):
+        self.user = user
+        self.secret = secret
+        self.peer = c_char_p(peer)
+        self.pam = PamAuthenticator()
+        self.callback = PamConv(conv_func(self.converse), None)
+
+    def login(self, service: bytes, entry: pwd.struct_passwd) -> PamSession:
+        """Authenticate, check the account, open the session. Raises Rejected, TemporaryFailure."""
+        authenticate = self.pam.pam_authenticate
+
+        def prepared(handle, flags):  # type: ignore[no-untyped-def]
+            self.pam.pam_set_item(handle, pam.PAM_RHOST, self.peer)
+            self.pam.pam_set_item(handle, pam.PAM_CONV, cast(byref(self.callback), c_void_p))
+            return authenticate(handle, flags)
+
+        self.pam.pam_authenticate = prepared
+        done = self.pam.authenticate(
+            self.user, self.secret, service, call_end=False, resetcreds=False
+        )
+        if done and self.pam.open_session() == pam.PAM_SUCCESS:
+            self.secret = b""
+            return PamSession(self)
+        code, reason = self.pam.code, self.pam.reason
+        self.pam.end()
+        if code in TROUBLE:
+            raise TemporaryFailure(f"PAM service {os.fsdecode(service)}: {reason}")
+        if code not in WRONG_LOGIN:
+            log.info(f"authpam: user={log.safe(entry.pw_name)} refused: {reason}")
+        raise Rejected
+
+    def converse(self, count, messages, responses, _):  # type: ignore[no-untyped-def]
+        """pam_conv(3): the userid for a prompt with echo, the password for one without."""
+        answers = responses[0] = cast(
+            self.pam.calloc(count, sizeof(PamResponse)), POINTER(PamResponse)
+        )
+        for index in range(count):
+            message = messages[index].contents
+            if message.msg_style == pam.PAM_PROMPT_ECHO_OFF:
+                answers[index].resp = self._for_pam(self.secret)
+            elif message.msg_style == pam.PAM_PROMPT_ECHO_ON:
+                answers[index].resp = self._for_pam(self.user)
+            elif message.msg_style in (pam.PAM_ERROR_MSG, pam.PAM_TEXT_INFO):
+                log.info(f"authpam: {os.fsdecode(message.msg or b'')}")
+            else:
+                return pam.PAM_CONV_ERR
+        return pam.PAM_SUCCESS
+
+    def _for_pam(self, text: bytes) -> int:
+        """The address of a copy that PAM will free."""
+        copy: int = self.pam.calloc(len(text) + 1, 1)
+        memmove(copy, text, len(text))
+        return copy
+
+
+class PamSession(Session):
+    __slots__ = ("_pam", "_conversation")
+
+    def __init__(self, conversation: Conversation):
+        self._pam = conversation.pam
+        self._conversation = conversation  # PAM calls it back until the end
+
+    def close(self) -> None:
+        self._pam.close_session()
+        self._pam.end()
+
+    def forget(self) -> None:
+        self._pam.code = pam.PAM_DATA_SILENT  # a copy ends: nothing outside of it is undone
+        self._pam.end()
+
+
+def has_service(name: str) -> bool:
+    if "/" in name or name in ("", ".", ".."):
+        return False
+    return any(os.path.exists(f"{folder}/{name}") for folder in SERVICES)

@@ -1,0 +1,104 @@
+"""authuserdb - find the user in the userdb
+
+    name TAB field=value|field=value...
+
+Reads the text file AUTHUSERDB_FILE (default /etc/courier/userdb), or, if makeuserdb has compiled it
+and Python has dbm.gnu, AUTHUSERDB_FILE.dat and AUTHUSERDB_FILE with "shadow.dat" (reference auth.md
+2.3). The password is the field `<service>pw` (pop3pw), or else `systempw`; uid, gid and home must
+be there; mail, quota, options and gecos may. The name is looked up as it came, byte by byte.
+
+The text file holds passwords, so it is refused while everybody can read it.
+"""
+
+from __future__ import annotations
+
+import os
+from stat import S_IROTH, S_IWOTH
+
+from courierchain import passwords
+from courierchain.account import Account
+from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
+from courierchain.request import Request
+from courierchain.settings import Settings
+
+Record = dict[bytes, bytes]
+
+
+@auth_module
+def authuserdb(request: Request, settings: Settings) -> Account:
+    if request.login is None:
+        raise Rejected
+    user, secret = request.login
+    record = lookup(user, settings.text("AUTHUSERDB_FILE"))
+    stored = record.get(request.service + b"pw", record.get(b"systempw"))
+    # verify() takes as long over None, so an unknown user is not a faster answer.
+    if not passwords.verify(secret, stored):
+        raise Rejected
+    return account(user, record)
+
+
+def lookup(user: bytes, path: str) -> Record:
+    """The user's fields; none if there is no such user. Raises TemporaryFailure."""
+    if os.path.exists(path + ".dat") and (gnu := gdbm()):
+        try:
+            return compiled(gnu, path + ".dat", user) | compiled(gnu, path + "shadow.dat", user)
+        except (gnu.error, OSError) as why:
+            raise TemporaryFailure(f"cannot read {path}.dat, {path}shadow.dat: {why}") from why
+    return in_text(path, user)
+
+
+def in_text(path: str, user: bytes) -> Record:
+    if b"\t" in user or b"\n" in user:
+        return {}
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_mode & (S_IROTH | S_IWOTH):
+                raise TemporaryFailure(f"{path} is open to everybody (chmod 600 {path})")
+            text = b"\n" + file.read() + b"\n"
+    except OSError as why:
+        raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
+    begin = text.find(b"\n%s\t" % user)
+    if begin < 0 or user.startswith(b"#"):
+        return {}
+    begin += len(user) + 2
+    return fields(text[begin : text.index(b"\n", begin)])
+
+
+def compiled(gnu, path: str, user: bytes) -> Record:  # type: ignore[no-untyped-def]
+    with gnu.open(path, "ru") as database:
+        return fields(database.get(user, b""))
+
+
+def gdbm():  # type: ignore[no-untyped-def]
+    """dbm.gnu, or None where Python is built without it."""
+    try:
+        import _gdbm
+    except ImportError:
+        return None
+    return _gdbm
+
+
+def fields(line: bytes) -> Record:
+    parts = (field.partition(b"=") for field in line.split(b"|") if field)
+    return {name: value for name, _, value in parts}
+
+
+def account(user: bytes, record: Record) -> Account:
+    """Raises TemporaryFailure for a record that cannot be used."""
+
+    def text(name: bytes) -> str:
+        return os.fsdecode(record.get(name, b""))
+
+    uid, gid = record.get(b"uid", b""), record.get(b"gid", b"")
+    if not (uid.isdigit() and gid.isdigit() and len(uid + gid) <= 20 and text(b"home")):
+        raise TemporaryFailure(f"userdb record of {os.fsdecode(user)!r} lacks uid, gid or home")
+    return Account(
+        user=os.fsdecode(user),
+        uid=int(uid),
+        gid=int(gid),
+        home=text(b"home"),
+        fullname=text(b"gecos"),
+        maildir=text(b"mail"),
+        quota=text(b"quota"),
+        options=text(b"options"),
+    )

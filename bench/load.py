@@ -1,0 +1,86 @@
+"""load - drive one server with popload, and look into one of its mailboxes
+
+load = Load(folder)                               compiles popload.c and canned.c
+load.measure(server, at_once, sessions, seconds)  one measurement, as a dictionary
+load.idle_pss_mb(server, count)                   memory of a session that is logged in
+check_mailbox(server, messages)                   Failed unless it serves that many
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import poplib
+import select
+import subprocess
+
+import processes
+from servers import Failed, Server
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+NO_LIMIT = 1_000_000
+
+
+class Load:
+    def __init__(self, folder: str):
+        self.popload = compiled("popload", folder)
+        self.canned = compiled("canned", folder)
+
+    def command(self, server: Server, at_once: int, *options: str) -> list[str]:
+        place = ["127.0.0.1", str(server.port), server.users]
+        return [self.popload, "-c", str(at_once), *options, *place]
+
+    def run(self, server: Server, at_once: int, sessions: int, seconds: float) -> dict:
+        limits = ["-n", str(sessions), "-t", str(seconds)]
+        command = self.command(server, at_once, *limits)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if not done.stdout:
+            raise RuntimeError(f"popload ended with {done.returncode}")
+        return json.loads(done.stdout)
+
+    def measure(self, server: Server, at_once: int, sessions: int, seconds: float) -> dict:
+        warm = self.run(server, at_once, max(20, 4 * at_once), seconds / 4)
+        before = server.cpu_ms()
+        result = self.run(server, at_once, sessions or NO_LIMIT, seconds)
+        used = server.cpu_ms() - before
+        result["cpu_ms_per_session"] = used / max(1, result["sessions"])
+        result["warm_up_errors"] = warm["errors"]
+        result["first_bad_reply"] = warm["first_bad_reply"] or result["first_bad_reply"]
+        return result
+
+    def idle_pss_mb(self, server: Server, count: int) -> float:
+        """PSS that each of `count` sessions adds while it is logged in and idle."""
+        before = processes.pss_kb(server.pids())
+        command = self.command(server, count, "-i")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as clients:
+            assert clients.stdin and clients.stdout
+            try:
+                ready = select.select([clients.stdout], [], [], 15)[0] and clients.stdout.readline()
+                if ready != "ready\n":
+                    raise Failed(f"{server.name}: {count} idle sessions: {ready or 'no answer'}")
+                return (processes.pss_kb(server.pids()) - before) / 1024 / count
+            finally:
+                clients.stdin.close()
+                clients.wait(15)
+
+
+def compiled(name: str, folder: str) -> str:
+    program = f"{folder}/{name}"
+    subprocess.run(["cc", "-O2", "-o", program, f"{HERE}/{name}.c"], check=True)
+    return program
+
+
+def check_mailbox(server: Server, messages: int) -> None:
+    with open(server.users) as file:
+        user, password = file.readline().split()
+    try:
+        client = poplib.POP3("127.0.0.1", server.port, timeout=10)
+        client.user(user)
+        client.pass_(password)
+        count = client.stat()[0]
+        client.quit()
+    except (OSError, poplib.error_proto) as why:
+        raise Failed(f"{server.name}: cannot log in: {why}: {server.last_words()}") from why
+    if count != messages:
+        raise Failed(f"{server.name}: serves {count} messages instead of {messages}")

@@ -1,0 +1,405 @@
+/*
+ * popload - load a POP3 server on this machine with short sessions and time them
+ *
+ *   popload [-c concurrency] [-n sessions] [-t max-seconds] host port usersfile
+ *   popload -i [-c concurrency] host port usersfile
+ *
+ * host is 127.0.0.1 or ::1, nothing else. usersfile has lines "user password"; sessions take them
+ * in turn. A session is: connect, greeting, USER, PASS, STAT, QUIT, end of file, each step waiting
+ * for the reply to the one before. `concurrency` of them (1) are open at a time, until `sessions`
+ * (1000) are over or `max-seconds` (10) have passed; those then open are still finished.
+ * A session that takes more than 10 s is an error.
+ *
+ * Prints one JSON object: times are those of sessions without error, greeting_* from connect to
+ * the greeting's last byte.
+ *
+ * -i (idle): logs in `concurrency` sessions, prints "ready", keeps them open until standard input
+ * ends, then quits them.
+ *
+ * Exit: 0, or 1 for wrong usage, or 2 if a session failed.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SESSION_SECONDS 10.0
+#define MOST_AT_ONCE 1000
+#define MOST_SECONDS 600
+
+enum stage { CONNECT, GREETING, USER, PASS, STAT, IDLE, QUIT, CLOSE, STAGES };
+static const char *const stage_name[STAGES] = {"connect", "greeting", "user", "pass",
+                                               "stat",    "idle",     "quit", "close"};
+
+struct account {
+    char name[128], password[128];
+};
+
+struct session {
+    int fd; /* -1: this slot is free */
+    enum stage stage; /* whose reply is awaited */
+    const struct account *account;
+    char reply[520]; /* RFC 1939 3: up to 512 octets */
+    size_t filled;
+    double started, greeted, deadline;
+};
+
+struct times {
+    double *ms;
+    size_t count, room;
+};
+
+static int at_once = 1, sessions_wanted = 1000, idle_mode, holding;
+static double max_seconds = 10;
+static struct sockaddr_storage server;
+static socklen_t server_length;
+static struct account *accounts;
+static size_t account_count;
+
+static struct session *slots;
+static int epoll, begun, open_now, idle_now, finished, errors, timeouts;
+static int errors_in[STAGES];
+static char first_bad[600];
+static struct times whole, greeting;
+static double run_started, last_finish;
+
+static void die(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("popload: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(1);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* -------- results -------- */
+
+static void add_time(struct times *times, double seconds) {
+    if (times->count == times->room) {
+        times->room = times->room ? times->room * 2 : 4096;
+        times->ms = realloc(times->ms, times->room * sizeof *times->ms);
+        if (!times->ms) die("out of memory");
+    }
+    times->ms[times->count++] = seconds * 1000;
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double percentile(struct times *times, int percent) {
+    if (!times->count) return 0;
+    qsort(times->ms, times->count, sizeof *times->ms, by_size);
+    return times->ms[(times->count * percent + 99) / 100 - 1]; /* nearest rank */
+}
+
+static void print_json_string(const char *text) {
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = *text;
+        if (c < 0x20 || c > 0x7e || c == '"' || c == '\\')
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+static double own_cpu(void) {
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return used.ru_utime.tv_sec + used.ru_stime.tv_sec +
+           (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
+static void print_results(void) {
+    double seconds = last_finish - run_started;
+    printf("{\"sessions\": %d, \"errors\": %d, \"timeouts\": %d, \"errors_by_stage\": {", finished,
+           errors, timeouts);
+    for (int stage = 0; stage < STAGES; stage++)
+        printf("%s\"%s\": %d", stage ? ", " : "", stage_name[stage], errors_in[stage]);
+    printf("}, \"first_bad_reply\": ");
+    print_json_string(first_bad);
+    printf(", \"seconds\": %.4f, \"sessions_per_s\": %.2f", seconds,
+           seconds > 0 ? whole.count / seconds : 0);
+    printf(", \"p50_ms\": %.3f, \"p99_ms\": %.3f", percentile(&whole, 50), percentile(&whole, 99));
+    printf(", \"greeting_p50_ms\": %.3f, \"greeting_p99_ms\": %.3f", percentile(&greeting, 50),
+           percentile(&greeting, 99));
+    printf(", \"cpu_seconds\": %.4f}\n", own_cpu());
+}
+
+/* -------- one session -------- */
+
+static void end_session(struct session *s) {
+    if (s->fd >= 0) close(s->fd);
+    if (s->stage == IDLE) idle_now--;
+    s->fd = -1;
+    open_now--;
+    finished++;
+    last_finish = now();
+}
+
+static void succeed(struct session *s) {
+    end_session(s);
+    add_time(&whole, last_finish - s->started);
+    add_time(&greeting, s->greeted - s->started);
+}
+
+static void fail(struct session *s, const char *why) {
+    if (!errors++)
+        snprintf(first_bad, sizeof first_bad, "%s: %s", stage_name[s->stage], why);
+    errors_in[s->stage]++;
+    end_session(s);
+}
+
+static void send_command(struct session *s, enum stage stage, const char *verb, const char *word) {
+    char line[200];
+    int length = snprintf(line, sizeof line, word ? "%s %s\r\n" : "%s\r\n", verb, word);
+    s->stage = stage;
+    s->filled = 0;
+    /* So short a line always fits in the socket's buffer. */
+    if (send(s->fd, line, length, MSG_NOSIGNAL) != length) fail(s, strerror(errno));
+}
+
+static void go_on(struct session *s) {
+    switch (s->stage) {
+    case CONNECT:
+    case GREETING:
+        s->greeted = now();
+        send_command(s, USER, "USER", s->account->name);
+        break;
+    case USER:
+        send_command(s, PASS, "PASS", s->account->password);
+        break;
+    case PASS:
+        send_command(s, STAT, "STAT", NULL);
+        break;
+    case STAT:
+        if (!holding) {
+            send_command(s, QUIT, "QUIT", NULL);
+            break;
+        }
+        s->stage = IDLE;
+        s->filled = 0;
+        idle_now++;
+        break;
+    case QUIT:
+        s->stage = CLOSE;
+        s->filled = 0;
+        break;
+    default:
+        fail(s, "reply to no question");
+    }
+}
+
+static void take_reply(struct session *s) {
+    char *end = memchr(s->reply, '\n', s->filled);
+    if (!end) {
+        if (s->filled == sizeof s->reply - 1) fail(s, "reply without an end");
+        return;
+    }
+    int more_follows = end != s->reply + s->filled - 1;
+    while (end > s->reply && end[-1] == '\r') end--;
+    *end = 0;
+    if (strncmp(s->reply, "+OK", 3))
+        fail(s, s->reply);
+    else if (more_follows)
+        fail(s, "more than one line in reply");
+    else
+        go_on(s);
+}
+
+static void read_some(struct session *s) {
+    ssize_t got = read(s->fd, s->reply + s->filled, sizeof s->reply - 1 - s->filled);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got >= 0 && s->stage == CONNECT) s->stage = GREETING;
+    if (got < 0) {
+        fail(s, strerror(errno));
+    } else if (got > 0) {
+        s->filled += got;
+        take_reply(s);
+    } else if (s->stage == CLOSE) {
+        succeed(s);
+    } else {
+        s->reply[s->filled] = 0;
+        fail(s, s->filled ? s->reply : "end of file");
+    }
+}
+
+static void begin_session(struct session *s) {
+    int on = 1;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
+
+    s->account = &accounts[begun++ % account_count];
+    s->stage = CONNECT;
+    s->filled = 0;
+    s->started = now();
+    s->deadline = s->started + SESSION_SECONDS;
+    s->fd = socket(server.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    open_now++;
+    if (s->fd < 0 || setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
+        (connect(s->fd, (struct sockaddr *)&server, server_length) < 0 && errno != EINPROGRESS) ||
+        epoll_ctl(epoll, EPOLL_CTL_ADD, s->fd, &event) < 0)
+        fail(s, strerror(errno));
+}
+
+/* -------- all of them -------- */
+
+static int may_begin(double at) {
+    return begun < sessions_wanted && (idle_mode || at - run_started < max_seconds);
+}
+
+static void fill_slots(void) {
+    double at = now();
+    for (int i = 0; i < at_once && open_now < at_once && may_begin(at); i++)
+        if (slots[i].fd < 0) begin_session(&slots[i]);
+}
+
+static void expire_late_sessions(void) {
+    static double looked;
+    double at = now();
+    if (at - looked < 0.1) return;
+    looked = at;
+    for (int i = 0; i < at_once; i++) {
+        struct session *s = &slots[i];
+        if (s->fd < 0 || s->stage == IDLE || at < s->deadline) continue;
+        timeouts++;
+        fail(s, "no reply in time");
+    }
+}
+
+static void release_idle_sessions(void) {
+    holding = 0;
+    for (int i = 0; i < at_once; i++) {
+        struct session *s = &slots[i];
+        if (s->fd < 0 || s->stage != IDLE) continue;
+        idle_now--;
+        s->deadline = now() + SESSION_SECONDS;
+        send_command(s, QUIT, "QUIT", NULL);
+    }
+}
+
+static void watch_stdin(void) {
+    char ignored[256];
+    if (read(0, ignored, sizeof ignored) > 0) return;
+    epoll_ctl(epoll, EPOLL_CTL_DEL, 0, NULL);
+    release_idle_sessions();
+}
+
+static void wait_and_serve(void) {
+    struct epoll_event events[256];
+    int count = epoll_wait(epoll, events, 256, 100);
+    for (int i = 0; i < count; i++) {
+        struct session *s = events[i].data.ptr;
+        if (!s)
+            watch_stdin();
+        else if (s->fd >= 0)
+            read_some(s);
+    }
+    expire_late_sessions();
+}
+
+static void run(void) {
+    int said = 0;
+    run_started = last_finish = now();
+    while (open_now || may_begin(now())) {
+        fill_slots();
+        wait_and_serve();
+        if (holding && !said && idle_now == at_once) {
+            said = puts("ready") >= 0;
+            fflush(stdout);
+        }
+        if (holding && errors) release_idle_sessions();
+    }
+}
+
+/* -------- start -------- */
+
+static void read_accounts(const char *path) {
+    FILE *file = fopen(path, "r");
+    struct account one;
+    if (!file) die("cannot open %s: %s", path, strerror(errno));
+    while (fscanf(file, "%127s %127s", one.name, one.password) == 2) {
+        accounts = realloc(accounts, (account_count + 1) * sizeof *accounts);
+        if (!accounts) die("out of memory");
+        accounts[account_count++] = one;
+    }
+    fclose(file);
+    if (!account_count) die("%s: no lines \"user password\"", path);
+}
+
+static void set_server(const char *host, const char *port_text) {
+    struct sockaddr_in *four = (struct sockaddr_in *)&server;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)&server;
+    int port = atoi(port_text);
+
+    if (port < 1 || port > 65535) die("not a port: %s", port_text);
+    if (!strcmp(host, "127.0.0.1")) {
+        *four = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
+        four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        server_length = sizeof *four;
+    } else if (!strcmp(host, "::1")) {
+        *six = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port)};
+        six->sin6_addr = in6addr_loopback;
+        server_length = sizeof *six;
+    } else {
+        die("%s refused: only 127.0.0.1 or ::1 may be loaded", host);
+    }
+}
+
+static void take_arguments(int argc, char **argv) {
+    int option;
+    while ((option = getopt(argc, argv, "ic:n:t:")) != -1) {
+        if (option == 'i')
+            idle_mode = holding = 1;
+        else if (option == 'c')
+            at_once = atoi(optarg);
+        else if (option == 'n')
+            sessions_wanted = atoi(optarg);
+        else if (option == 't')
+            max_seconds = atof(optarg);
+        else
+            exit(1);
+    }
+    if (argc - optind != 3)
+        die("usage: popload [-i] [-c concurrency] [-n sessions] [-t seconds] host port usersfile");
+    if (at_once < 1 || at_once > MOST_AT_ONCE) die("-c must be 1 to %d", MOST_AT_ONCE);
+    if (sessions_wanted < 1) die("-n must be at least 1");
+    if (max_seconds <= 0 || max_seconds > MOST_SECONDS) die("-t must be up to %d", MOST_SECONDS);
+    if (idle_mode) sessions_wanted = at_once;
+    set_server(argv[optind], argv[optind + 1]);
+    read_accounts(argv[optind + 2]);
+}
+
+int main(int argc, char **argv) {
+    struct epoll_event on_stdin = {.events = EPOLLIN, .data.ptr = NULL};
+
+    take_arguments(argc, argv);
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    slots = calloc(at_once, sizeof *slots);
+    if (epoll < 0 || !slots) die("cannot start: %s", strerror(errno));
+    for (int i = 0; i < at_once; i++) slots[i].fd = -1;
+    if (idle_mode && epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &on_stdin) < 0)
+        die("-i needs a pipe or a terminal as standard input");
+    run();
+    print_results();
+    return errors ? 2 : 0;
+}

@@ -1,0 +1,203 @@
+"""servers - how to start, stop and look at each server that is compared
+
+A set-up is a class with a name, its users file and the commands to run:
+
+    start()    run the commands, wait for a greeting on a loopback port of its own
+    stop()     end them, and whatever they started
+    pids()     all its processes
+    cpu_ms()   the processor time it has used so far
+
+To add a server, write a class with `commands`, and name it in `set_ups`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import re
+import shutil
+import socket
+import time
+from contextlib import suppress
+
+import keeper
+import processes
+from accounts import VIRTUAL_OWNER, Mailboxes
+from privateview import behind
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+START_SECONDS = 10.0
+LISTENER_OPTIONS = ["-address=127.0.0.1", "-maxprocs=400", "-maxperip=400", "-nodnslookup"]
+
+Command = tuple[list[str], dict[str, str]]
+
+
+class Failed(Exception):
+    """A server that does not start, or does not serve."""
+
+
+class Server:
+    def __init__(self, name: str, folder: str, users: str):
+        self.name = name
+        self.users = users
+        self.folder = f"{folder}/{name}"
+        self.log = f"{self.folder}/stderr"
+        self.port = 0
+        self.keepers: list[int] = []
+        os.mkdir(self.folder)
+        # A listener with -user opens its log when it has already become that user.
+        os.close(os.open(self.log, os.O_CREAT | os.O_WRONLY))
+        os.chmod(self.log, 0o666)
+
+    def commands(self) -> list[Command]:
+        """What to run, in this order, with which environment; the last one listens on the port."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        os.truncate(self.log, 0)
+        self.port = free_port()
+        for argv, env in self.commands():
+            self.keepers.append(keeper.start(argv, env, self.log))
+        self.wait_for_greeting()
+
+    def stop(self) -> None:
+        while self.keepers:
+            keeper.stop(self.keepers.pop())
+
+    def pids(self) -> list[int]:
+        return [pid for held in self.keepers for pid in processes.descendants(held)]
+
+    def cpu_ms(self) -> float:
+        return processes.cpu_ms(self.keepers)
+
+    def wait_for_greeting(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not greets(self.port):
+            if not all(keeper.alive(held) for held in self.keepers):
+                raise Failed(f"{self.name}: ended at start: {self.last_words()}")
+            if time.monotonic() > until:
+                raise Failed(f"{self.name}: no greeting on its port: {self.last_words()}")
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        with open(self.log, errors="replace") as file:
+            lines = [line for line in file.read().splitlines() if line.strip()]
+        return " / ".join(lines[-3:]) or "it wrote nothing"
+
+
+class Courier(Server):
+    """The original: listener and authdaemond, which tries one module.
+
+    The paths of authdaemonrc and of authdaemond's socket are compiled in, so each set-up sees an
+    /etc/courier and a /run/courier of its own.
+    """
+
+    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, module: str):
+        super().__init__(name, folder, mailboxes.system_users)
+        self.etc = f"{self.folder}/etc"
+        self.run = f"{self.folder}/run"
+        shutil.copytree("/etc/courier", self.etc)
+        with open(f"{self.etc}/authdaemonrc", "r+") as file:
+            text = re.sub(r"(?m)^authmodulelist=.*", f'authmodulelist="{module}"', file.read())
+            file.seek(0)
+            file.truncate()
+            file.write(text)
+        owner = pwd.getpwnam("courier")
+        os.makedirs(f"{self.run}/authdaemon", 0o750)
+        os.chown(f"{self.run}/authdaemon", owner.pw_uid, owner.pw_gid)
+        os.makedirs("/run/courier", exist_ok=True)
+
+    def commands(self) -> list[Command]:
+        lib = "/usr/lib/courier"
+        listener = ["/usr/sbin/couriertcpd", *LISTENER_OPTIONS, f"-stderr={self.log}"]
+        chain = [f"{lib}/courier/courierpop3login", f"{lib}/courier/courierpop3d", "Maildir"]
+        return [
+            (self.seen([f"{lib}/courier-authlib/authdaemond"]), {"PATH": PATH}),
+            (self.seen([*listener, str(self.port), *chain]), {"PATH": PATH}),
+        ]
+
+    def seen(self, argv: list[str]) -> list[str]:
+        return behind({self.etc: "/etc/courier", self.run: "/run/courier"}, argv)
+
+    def start(self) -> None:
+        super().start()
+        until = time.monotonic() + START_SECONDS
+        while not os.path.exists(f"{self.run}/authdaemon/socket"):
+            if time.monotonic() > until:
+                raise Failed(f"{self.name}: authdaemond makes no socket: {self.last_words()}")
+            time.sleep(0.05)
+
+
+class Ours(Server):
+    """Our couriertcpd, the stages of the chain found beside it."""
+
+    def __init__(
+        self, name: str, folder: str, mailboxes: Mailboxes, bin: str, module: str, *options: str
+    ):
+        super().__init__(name, folder, mailboxes.system_users)
+        self.bin = bin
+        self.module = module
+        self.options = options
+        self.userdb = mailboxes.system_userdb
+
+    def commands(self) -> list[Command]:
+        listener = [f"{self.bin}/couriertcpd", *LISTENER_OPTIONS, *self.options]
+        chain = ["courierpop3login", self.module, "courierpop3d", "./Maildir"]
+        argv = [*listener, f"-stderr={self.log}", str(self.port), *chain]
+        return [(argv, {"PATH": PATH, "AUTHUSERDB_FILE": self.userdb})]
+
+
+class OursVirtual(Ours):
+    """All mailboxes belong to one user, so a process may serve one session after another."""
+
+    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, bin: str):
+        options = [f"-user={VIRTUAL_OWNER}", "-uses=1000"]
+        super().__init__(name, folder, mailboxes, bin, "authuserdb", *options)
+        self.users = mailboxes.virtual_users
+        self.userdb = mailboxes.virtual_userdb
+
+
+class Canned(Server):
+    """No server: shows how many sessions the load generator can drive at all."""
+
+    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, program: str):
+        super().__init__(name, folder, mailboxes.system_users)
+        self.program = program
+
+    def commands(self) -> list[Command]:
+        return [([self.program, str(self.port)], {"PATH": PATH})]
+
+
+def set_ups(folder: str, mailboxes: Mailboxes, canned: str, bin: str | None) -> list[Server]:
+    """All set-ups; without `bin`, those that are not ours."""
+    servers: list[Server] = [
+        Canned("generator", folder, mailboxes, canned),
+        Courier("courier-userdb", folder, mailboxes, "authuserdb"),
+        Courier("courier-pam", folder, mailboxes, "authpam"),
+    ]
+    if bin:
+        servers += [
+            Ours("ours-userdb", folder, mailboxes, bin, "authuserdb"),
+            Ours("ours-pam", folder, mailboxes, bin, "authpam"),
+            Ours("ours-prefork", folder, mailboxes, bin, "authuserdb", "-prefork=8"),
+            OursVirtual("ours-virtual", folder, mailboxes, bin),
+        ]
+    return servers
+
+
+def free_port() -> int:
+    """A port that nobody uses, below those that clients are given."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def greets(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+            return client.recv(512).startswith(b"+OK")
+    except OSError:
+        return False

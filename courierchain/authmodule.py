@@ -1,0 +1,147 @@
+"""authmodule - the frame that every authentication module runs in
+
+A module is one function: it takes the request and the environment's settings, and returns the
+Account, or raises Rejected or TemporaryFailure. The frame does the rest (chain-protocol.md 4 to 8):
+
+    argv            the module, then the next program and its arguments
+    descriptor 3    the request, read to its end
+    AUTHENTICATED   set: an earlier module has accepted; become the next program at once
+
+    Account            become the user, set the environment, answer on descriptor 3, become argv[1]
+    Rejected           put the same bytes on descriptor 3 again, become argv[1]
+    TemporaryFailure   log why, and go back to the login program: no other module is asked
+
+Exits 1 with AUTHFAILURE on descriptor 2 when there is no request, so no chain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from time import monotonic, sleep
+
+from courierchain import handover, log, programs, request
+from courierchain.account import Account, Unusable, become_user
+from courierchain.handover import AuthFailure, CannotBecome
+from courierchain.request import BadRequest, Request
+from courierchain.settings import Settings
+
+TEMPORARY = b"-ERR Temporary problem, please try again later\r\n"
+WRITER_TIME = 2.0  # seconds for a foreign program's writing child to end
+
+
+class Rejected(Exception):
+    """Not this module's user, or not the right secret: the next module is asked."""
+
+
+class TemporaryFailure(Exception):
+    """The module can't tell; the text says why, and what an administrator can do."""
+
+
+Verify = Callable[[Request, Settings], Account]
+
+
+class AuthModule:
+    """A module's function in the frame; called like any program, with argv and environment."""
+
+    __slots__ = ("name", "verify")
+
+    def __init__(self, verify: Verify):
+        self.name = verify.__name__
+        self.verify = verify
+
+    def __call__(self, argv: list[str], env: dict[str, str]) -> int:
+        if len(argv) < 2:
+            raise AuthFailure
+        if env.get("AUTHENTICATED"):
+            handover.become(argv[1:], env, record=True)
+        try:
+            raw = request.take()
+            reap_writer()
+            if not raw:
+                raise AuthFailure
+            account = self._ask(request.parse(raw), argv[1], env)
+        except (TemporaryFailure, BadRequest, Unusable) as why:
+            log.err(f"{self.name}: {why}")
+            handover.start_over(env)
+        except Rejected:
+            self._pass_on(raw, argv[1:], env)
+        return self._accept(account, request.parse(raw).service, argv[1:], env)
+
+    def _ask(self, question: Request, following: str, env: dict[str, str]) -> Account:
+        if question.authtype == request.AUTHENTICATED:
+            raise BadRequest("an answer on descriptor 3, but AUTHENTICATED is not set")
+        account = self._verified(question, env)
+        account.check()
+        if programs.locate(following, env) is None:
+            raise TemporaryFailure(f"{following}: No such file or directory")
+        return account
+
+    def _verified(self, question: Request, env: dict[str, str]) -> Account:
+        try:
+            return self.verify(question, Settings(env))
+        except (Rejected, TemporaryFailure):
+            raise
+        except Exception as why:  # a module's fault is nobody's wrong password
+            raise TemporaryFailure(f"internal error: {handover.where(why)}") from why
+
+    def _pass_on(self, raw: bytes, argv: list[str], env: dict[str, str]) -> None:
+        try:
+            request.offer(raw)
+            handover.become(argv, env, record=True)
+        except (OSError, CannotBecome) as why:
+            log.err(f"{self.name}: {why}")
+            handover.start_over(env)
+
+    def _accept(
+        self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
+    ) -> int:
+        # Looked up while the current directory is still the administrator's.
+        argv = [programs.locate(argv[0], env) or argv[0], *argv[1:]]
+        env = {**env, **account.environment()}
+        if account.session is None:
+            return self._serve(account, service, argv, env)
+        session = account.session
+        child = os.fork()
+        if child == 0:
+            session.forget()
+            os._exit(handover.run(lambda *_: self._serve(account, service, argv, env), argv, env))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        session.close()
+        return status if status >= 0 else 255
+
+    def _serve(self, account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
+        try:
+            become_user(account)
+            answer = request.encode(service, request.AUTHENTICATED, os.fsencode(account.user))
+            request.offer(answer)
+            handover.become(argv, env, record=True)
+        except (Unusable, BadRequest, CannotBecome, OSError) as why:
+            # Too late for the login program, which needs root: the client gets its answer here.
+            log.err(f"{self.name}: user={log.safe(account.user)}: {why}")
+            os.write(1, TEMPORARY)
+        return 1
+
+    def run(self) -> None:
+        """Run as a program of its own: for modules that are not part of this distribution."""
+        programs.directory = programs.directory or os.path.dirname(os.environ.get("AUTHUSER", ""))
+        os._exit(handover.run(self, sys.argv, dict(os.environ)))
+
+
+def auth_module(verify: Verify) -> AuthModule:
+    """Decorator: puts a module's function into the frame."""
+    return AuthModule(verify)
+
+
+def reap_writer() -> None:
+    """Wait for the child that a foreign program left behind to write descriptor 3, if any.
+
+    It has written all by now. Anything that stays (a long-lived child) is not waited for.
+    """
+    deadline = monotonic() + WRITER_TIME
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] or monotonic() < deadline:
+            sleep(0.001)
+    except ChildProcessError:
+        pass

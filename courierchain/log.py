@@ -1,0 +1,56 @@
+"""log - one form of line on descriptor 2
+
+    PRIORITY: text LF
+
+PRIORITY is DEBUG, INFO, WARN, ERR or ALERT: what a courierlogger, or `couriertcpd -stderr=syslog`,
+takes off again and turns into a syslog priority (reference couriertcpd.md 13.2). One event is one
+write of one line, so lines of concurrent sessions never mix. A log that is full or gone disturbs
+nobody (F-DISK-4).
+"""
+
+from __future__ import annotations
+
+import os
+
+# Users' text goes into lines that ban scripts read: what could forge a field becomes a dot, as
+# Courier does with unprintable bytes.
+_SAFE = bytes(
+    octet if 0x21 <= octet <= 0x7E and octet not in b",[]" else ord(".") for octet in range(256)
+)
+MAX_SHOWN = 256  # octets of a user's text in one line
+
+
+def safe(text: str | bytes) -> str:
+    """Text from a client, fit for a log line: no control, blank, comma, bracket or 8-bit byte."""
+    octets = text if isinstance(text, bytes) else os.fsencode(text)
+    return octets[:MAX_SHOWN].translate(_SAFE).decode("ascii")
+
+
+def line(priority: str, text: str) -> None:
+    """Write one line; `text` has passed through `safe` where it is a user's."""
+    plain(f"{priority}: {text}")
+
+
+def plain(text: str) -> None:
+    """Write one line that has no priority, as Courier writes a few."""
+    text = text.replace("\n", " ").replace("\r", " ")
+    try:
+        os.write(2, os.fsencode(text + "\n"))
+    except OSError:
+        pass
+
+
+def debug(text: str) -> None:
+    line("DEBUG", text)
+
+
+def info(text: str) -> None:
+    line("INFO", text)
+
+
+def warn(text: str) -> None:
+    line("WARN", text)
+
+
+def err(text: str) -> None:
+    line("ERR", text)

@@ -1,0 +1,55 @@
+"""programs - which programs are ours, and where a program's name leads
+
+A name without `/` is looked up in the directory of our own programs, then in the absolute entries
+of PATH; never in the current directory, which after a login is the user's (chain-protocol.md 12.3).
+
+All our programs are one and the same small file, the launcher, under many names: it starts Python
+isolated (-I) and calls `start.program`. A file is ours if it has a name of the table below and
+holds the launcher's text. So a site may put a program of its own in the place of any of ours, and
+it is seen to be foreign.
+"""
+
+from __future__ import annotations
+
+import os
+
+ENTRIES = {  # program: "module:what is called with argv and environment"
+    "couriertcpd": "couriertcpd.main:main",
+    "courierpop3login": "courierpop3login.main:main",
+    "courierpop3d": "courierpop3d.main:main",
+    "authpam": "authmodules.authpam:authpam",
+    "authpwd": "authmodules.authpwd:authpwd",
+    "authshadow": "authmodules.authshadow:authshadow",
+    "authuserdb": "authmodules.authuserdb:authuserdb",
+}
+
+LAUNCHER_MARK = b"from courierchain.start import program"
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+directory: str | None = None  # of our own programs; known once one of them has started
+
+
+def locate(name: str, env: dict[str, str]) -> str | None:
+    """The absolute path of an executable file for `name`; None if there is none."""
+    if "/" in name:
+        path = os.path.abspath(name)
+        return path if os.access(path, os.X_OK) else None
+    folders = [directory] if directory else []
+    folders += env.get("PATH", STANDARD_PATH).split(":")
+    for folder in folders:
+        path = f"{folder}/{name}"
+        if folder.startswith("/") and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def entry_of(path: str) -> str | None:
+    """The entry of the program at `path` if it is one of ours, else None."""
+    entry = ENTRIES.get(os.path.basename(path))
+    if entry is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return entry if LAUNCHER_MARK in file.read(4096) else None
+    except OSError:
+        return None

@@ -1,0 +1,132 @@
+"""request - the record on descriptor 3
+
+    service LF authtype LF authdata LF
+
+(reference chain-protocol.md 2; design.md 2). A question has the authtype of its secret (`login`,
+`cram-md5`, ...); its authdata for `login` is `userid LF password LF`, so it ends with two LFs, and
+a reader takes none, one or two. The answer of an accepting module is a record too: authtype
+`authenticated`, authdata the value of AUTHENTICATED.
+
+A record travels in a pipe that is written whole before anyone reads it: it fits in the pipe's
+buffer, so nobody has to stay behind to write the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from select import POLLIN, poll
+from time import monotonic
+
+RECORD = 3  # the descriptor
+LARGEST = 4096  # octets; below the smallest pipe buffer there is
+PATIENCE = 10.0  # seconds that the writer at the other end may take
+AUTHENTICATED = b"authenticated"
+
+
+class BadRequest(Exception):
+    """A record that is cut off, over-long or has not the form above."""
+
+
+class Request:
+    """A parsed record. `fields` are the lines of authdata, without the last LFs."""
+
+    __slots__ = ("service", "authtype", "authdata", "raw")
+
+    def __init__(self, service: bytes, authtype: bytes, authdata: bytes, raw: bytes):
+        self.service = service
+        self.authtype = authtype
+        self.authdata = authdata
+        self.raw = raw
+
+    @property
+    def fields(self) -> list[bytes]:
+        return self.authdata.split(b"\n")
+
+    @property
+    def login(self) -> tuple[bytes, bytes] | None:
+        """Userid and password of a `login` question; None for another kind or an empty half.
+
+        Both are one line: a record with more lines is somebody's forgery (CVE-48).
+        """
+        if self.authtype != b"login" or len(self.fields) != 2 or not all(self.fields):
+            return None
+        user, password = self.fields
+        return user, password
+
+
+def encode(service: bytes, authtype: bytes, *lines: bytes) -> bytes:
+    """The record for a question (two lines and more end with a second LF) or an answer.
+
+    Raises BadRequest when a line holds LF or NUL, or the whole is larger than LARGEST.
+    """
+    parts = (service, authtype, *lines)
+    if any(b"\n" in part or b"\0" in part for part in parts):
+        raise BadRequest("a line end or NUL inside a field")
+    record = b"".join(part + b"\n" for part in parts)
+    if authtype != AUTHENTICATED:
+        record += b"\n"
+    if len(record) > LARGEST:
+        raise BadRequest(f"{len(record)} octets, at most {LARGEST} are taken")
+    return record
+
+
+def parse(raw: bytes) -> Request:
+    """Raises BadRequest."""
+    if len(raw) > LARGEST:
+        raise BadRequest(f"over {LARGEST} octets")
+    service, lf, rest = raw.partition(b"\n")
+    authtype, second_lf, authdata = rest.partition(b"\n")
+    if not (service and lf and authtype and second_lf) or b"\0" in raw:
+        raise BadRequest("no service, authtype and authdata in it")
+    for _ in range(2):
+        authdata = authdata.removesuffix(b"\n")
+    return Request(service, authtype, authdata, raw)
+
+
+def offer(record: bytes) -> None:
+    """Make `record` readable on descriptor 3, for the next program.
+
+    Raises OSError when there is no descriptor left for a pipe.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.write(writer, record)
+    os.close(writer)
+    if reader == RECORD:
+        os.set_inheritable(RECORD, True)
+    else:
+        os.dup2(reader, RECORD)
+        os.close(reader)
+
+
+def take() -> bytes:
+    """What descriptor 3 holds, to its end; empty if it is closed or holds nothing. Closes it.
+
+    Raises BadRequest if it is larger than LARGEST, or its writer neither writes nor closes.
+    """
+    parts = []
+    size = 0
+    poller = poll()
+    poller.register(RECORD, POLLIN)
+    deadline = monotonic() + PATIENCE
+    try:
+        while True:
+            if not poller.poll(max(0, (deadline - monotonic()) * 1000)):
+                raise BadRequest("descriptor 3 stays open and silent")
+            part = os.read(RECORD, LARGEST + 1)
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST:
+                raise BadRequest(f"over {LARGEST} octets on descriptor 3")
+    except OSError:
+        return b""
+    finally:
+        close()
+
+
+def close() -> None:
+    try:
+        os.close(RECORD)
+    except OSError:
+        pass

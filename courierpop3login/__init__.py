@@ -1,0 +1,1 @@
+"""Everything before a password is proven."""

@@ -1,0 +1,161 @@
+"""courierpop3login - read userid and password, then become the first authentication module
+
+    courierpop3login MODULE... courierpop3d MAILDIR
+
+Talks POP3 on descriptors 0 and 1 until there is a complete login, puts it on descriptor 3 as
+
+    service LF login LF userid LF password LF LF
+
+and becomes argv[1] with the rest of argv (reference chain-protocol.md 2, 3, 5). Not one byte behind
+the LF that ends PASS is read: what a client sends ahead reaches the mail server (2449-08).
+
+When nobody accepts, the last program becomes this one again, by AUTHUSER and AUTHARGVn: it waits,
+logs, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
+
+Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
+           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, and the settings DEFDOMAIN, DOMAINSEP,
+           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY
+Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
+           COURIER_LOGIN_USER (the userid last tried, fit for a log line)
+Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain can't be started
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic, sleep, time
+
+from courierchain import handover, log, request
+from courierchain.authmodule import TEMPORARY, reap_writer
+from courierchain.client import Client, Gone, TimedOut
+from courierchain.handover import AuthFailure, CannotBecome
+from courierchain.settings import Settings
+from courierpop3login.session import GREETING, LOGIN_FAILED, Authorization
+from pop3proto.commands import LineReader
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    reap_writer()
+    if not has_login_path(argv, env):
+        return 1
+    if len(argv) < 2:
+        raise AuthFailure
+    again = env.get("AUTHARGC", "0")[:1] not in ("", "0")
+    env = remembering(argv, env)
+    settings = Settings(env)
+    if again:
+        sleep(settings.seconds("POP3_FAILURE_DELAY"))
+    deadline = monotonic() + time_left(env, settings.seconds("POP3_LOGIN_TIMEOUT"))
+    if monotonic() >= deadline:
+        return 1
+    where = address(env)
+    if again:
+        log.info(f"LOGIN FAILED, {tried(env)}{where}")
+    else:
+        log.debug(f"Connection, {where}")
+        warn_of_missing_module(argv)
+        env["UTF8"] = "0"
+    session = authorization(env, settings)
+    try:
+        converse(session, LOGIN_FAILED if again else GREETING, deadline)
+    except (Gone, TimedOut):
+        log.debug(f"Disconnected, {where}")
+        return 1
+    if session.quit:
+        log.info(f"LOGOUT, {where}")
+        log.debug(f"Disconnected, {where}")
+        return 0
+    return hand_on(session, argv, env)
+
+
+def converse(session: Authorization, first: bytes, deadline: float) -> None:
+    """Say `first`, then obey the client until it has quit or sent a login.
+
+    Raises Gone, and TimedOut at the deadline (on the monotonic clock).
+    """
+    client = Client(send_limit=max(0, deadline - monotonic()))
+    try:
+        reader = LineReader()
+        client.send(first)
+        while not (session.quit or session.user):
+            for line in reader.feed(client.receive_line(deadline - monotonic())):
+                client.send(session.obey(line))
+    finally:
+        client.detach()
+
+
+def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int:
+    """Become the first module, with the login on descriptor 3."""
+    env["UTF8"] = str(int(session.utf8))
+    env["COURIER_LOGIN_USER"] = log.safe(session.user)
+    try:
+        if session.request is None:
+            handover.start_over(env)
+        else:
+            request.offer(session.request)
+            handover.become(argv[1:], env, record=True)
+    except (CannotBecome, OSError) as why:
+        log.err(f"{why}, {tried(env)}{address(env)}")
+        os.write(1, TEMPORARY)
+    return 1
+
+
+def authorization(env: dict[str, str], settings: Settings) -> Authorization:
+    service = env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3"
+    return Authorization(
+        service=os.fsencode(service),
+        tls_required=number(env, "POP3_TLS_REQUIRED") != 0 and number(env, "POP3_TLS") == 0,
+        defdomain=os.fsencode(settings.text("DEFDOMAIN")),
+        domainsep=os.fsencode(settings.text("DOMAINSEP")),
+        utf8=env["UTF8"] == "1",
+    )
+
+
+def has_login_path(argv: list[str], env: dict[str, str]) -> bool:
+    """Whether the later stages will be able to start this program over (chain-protocol.md 5.2)."""
+    if env.get("AUTHUSER", argv[0]).startswith("/"):
+        return True
+    log.plain(f"{argv[0]}: AUTHUSER is not initialized to a complete path")
+    return False
+
+
+def remembering(argv: list[str], env: dict[str, str]) -> dict[str, str]:
+    """The environment with our argv in it, and with nobody authenticated."""
+    env = {"UTF8": "0", **env, "AUTHENTICATED": "", "AUTHARGC": str(len(argv))}
+    env.setdefault("AUTHUSER", argv[0])
+    for index, word in enumerate(argv):
+        env[f"AUTHARGV{index}"] = word
+    return env
+
+
+def time_left(env: dict[str, str], budget: int) -> float:
+    """Seconds left of the login phase, at most `budget`; sets AUTHEXPIRE when it begins."""
+    expire = env.get("AUTHEXPIRE", "")
+    if not expire.isdigit():
+        env["AUTHEXPIRE"] = str(int(time()) + budget)
+        return budget
+    return min(int(expire[:12]) - time(), budget)
+
+
+def address(env: dict[str, str]) -> str:
+    """The client, as it stands in every log line: ip and port (auth.md 1.8)."""
+    ip = env.get("TCPREMOTEIP", "127.0.0.1")
+    return f"ip=[{ip}], port=[{env.get('TCPREMOTEPORT', 'N/A')}]"
+
+
+def tried(env: dict[str, str]) -> str:
+    user = env.get("COURIER_LOGIN_USER")
+    return f"user={user}, " if user else ""
+
+
+def number(env: dict[str, str], name: str) -> int:
+    value = env.get(name, "")
+    return int(value) if value.isdigit() else 0
+
+
+def warn_of_missing_module(argv: list[str]) -> None:
+    if os.path.basename(argv[1]) in ("courierpop3d", "pop3d"):
+        log.err(
+            f"{argv[0]}: no authentication module before {argv[1]}, nobody can log in: "
+            "put one there (authpam, authuserdb, authshadow, authpwd)"
+        )

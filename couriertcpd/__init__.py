@@ -1,0 +1,1 @@
+"""The listener: see main."""

@@ -1,0 +1,61 @@
+"""installation - load the chain at start, and say what would fail later
+
+Looks at the command line once: which programs are ours and can be kept resident, which are missing,
+and whether a user's process will be able to read what it may have to start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from stat import S_IXOTH
+
+from courierchain import handover, programs
+
+
+class Missing(Exception):
+    """A program of the chain that isn't there, or can't be loaded."""
+
+
+def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
+    """Load the programs of ours in PROGRAM ARGUMENT...; argv with the whole path of PROGRAM.
+
+    Raises Missing.
+    """
+    expected = True  # the first is a program, and so is what stands behind one that hands over
+    for word in argv:
+        path = programs.locate(word, env) if expected or "/" not in word else None
+        if path is None and expected:
+            raise Missing(f"{word}: No such file or directory (looked in {places(word, env)})")
+        expected = path is not None and hands_over(path)
+        try:
+            if path:
+                handover.preload(path)
+        except ImportError as why:
+            raise Missing(f"{word}: cannot be loaded: {why}") from why
+    return [programs.locate(argv[0], env) or argv[0], *argv[1:]]
+
+
+def hands_over(path: str) -> bool:
+    """Whether the program is one of ours whose first argument is the next program."""
+    entry = programs.entry_of(path) or ""
+    return entry.startswith(("courierpop3login.", "authmodules."))
+
+
+def places(word: str, env: dict[str, str]) -> str:
+    return os.getcwd() if "/" in word else f"{programs.directory} and PATH={env['PATH']}"
+
+
+def closed_to_users() -> str | None:
+    """A directory that keeps other users from this Python or from our modules; None if there is
+    none.
+
+    What has been loaded goes on to work; a program executed after the login would not start.
+    """
+    for path in (sys.executable, sys.prefix, handover.__file__):
+        parent = os.path.realpath(path)
+        while parent != "/":
+            parent = os.path.dirname(parent)
+            if not os.stat(parent).st_mode & S_IXOTH:
+                return parent
+    return None

@@ -1,0 +1,150 @@
+"""listen - from PORTLIST to listening sockets
+
+    PORTLIST = element{,element}    element = [ADDRESS.]PORT
+
+The last dot divides an element. PORT is the name of a TCP service or a number; ADDRESS is IPv4 as
+inet_aton(3) knows it, without hexadecimals (127.1, 0177.0.0.1), or IPv6; 0 or none is the one of
+-address, and 0 there is every address (reference couriertcpd.md 3). Whatever is wrong raises
+Refused; no host name is ever looked up.
+
+Everywhere else an address is 16 bytes, or the text of these: an IPv4 client is ::ffff:a.b.c.d on
+every kind of socket, and log filters count on it (reference 10.1).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from courierchain import log
+from couriertcpd.daemon import park
+from couriertcpd.options import Refused, leading_number, refusal
+
+EVERY_ADDRESS = "0"
+IP_FREEBIND = 15  # Linux's; Python has no name for it
+MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Endpoint:
+    """Where to listen. address: text of an IPv4 or IPv6 address, or EVERY_ADDRESS."""
+
+    __slots__ = ("address", "port")
+
+    def __init__(self, address: str, port: int):
+        self.address = address
+        self.port = port
+
+
+def endpoints(portlist: str, default_address: str = EVERY_ADDRESS) -> list[Endpoint]:
+    """What PORTLIST says; a list of commas alone says nothing. Raises Refused."""
+    return [_endpoint(element, default_address) for element in portlist.split(",") if element]
+
+
+def _endpoint(element: str, default_address: str) -> Endpoint:
+    address, dot, port = element.rpartition(".")
+    if not dot or address == EVERY_ADDRESS:
+        address = default_address
+    number = _port(port)
+    return Endpoint(address if address == EVERY_ADDRESS else _address(address), number)
+
+
+def _port(text: str) -> int:
+    try:
+        return socket.getservbyname(text, "tcp")
+    except (OSError, ValueError):  # ValueError: not a text that could be a name
+        number = leading_number(text)
+    if not 1 <= number <= 65535:
+        raise Refused(f"Invalid port: {text}")
+    return number
+
+
+def _address(text: str) -> str:
+    """The usual form of an address."""
+    try:
+        if text and set(text) <= set("0123456789."):  # inet_aton would take 0x7f.1 and "1 x"
+            return socket.inet_ntoa(socket.inet_aton(text))
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text))
+    except (OSError, ValueError) as why:
+        raise Refused(f"Invalid IP address: {text}") from why
+
+
+def open_sockets(places: list[Endpoint]) -> list[socket.socket]:
+    """Listen at all of them, the last one first; the sockets don't block, and close on exec.
+
+    Raises Refused, with none left open, if there is one that can't be.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for place in reversed(places):
+            sockets += _open(place)
+    except Refused:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def _open(place: Endpoint) -> list[socket.socket]:
+    if place.address != EVERY_ADDRESS:
+        family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
+        return [_listening(_new(family), place.address, place.port)]
+    try:
+        both = _new(socket.AF_INET6)
+    except Refused:  # a system without IPv6
+        return [_listening(_new(socket.AF_INET), "0.0.0.0", place.port)]
+    sockets = [_listening(both, "::", place.port)]
+    try:
+        sockets.append(_listening(_new(socket.AF_INET), "0.0.0.0", place.port))
+    except Refused:
+        pass  # as usual: the first one has the IPv4 clients too
+    return sockets
+
+
+def _new(family: int) -> socket.socket:
+    try:
+        fresh = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as why:
+        raise refusal("socket", why) from why
+    return socket.socket(fileno=park(fresh.detach()))
+
+
+def _listening(fresh: socket.socket, address: str, port: int) -> socket.socket:
+    """The socket, bound and listening; closed if that fails."""
+    _set_options(fresh)
+    doing = "bind"
+    try:
+        fresh.bind((address, port))
+        doing = "listen"
+        fresh.listen(socket.SOMAXCONN)
+    except OSError as why:
+        fresh.close()
+        raise refusal(doing, why) from why
+    fresh.setblocking(False)
+    return fresh
+
+
+def _set_options(fresh: socket.socket) -> None:
+    """None of them is worth a refusal to start."""
+    wanted = [
+        ("SO_REUSEADDR", socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
+        ("IP_FREEBIND", socket.IPPROTO_IP, IP_FREEBIND, 1),
+    ]
+    if fresh.family == socket.AF_INET6:
+        wanted.append(("IPV6_V6ONLY", socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0))
+    for name, level, option, value in wanted:
+        try:
+            fresh.setsockopt(level, option, value)
+        except OSError as why:
+            log.plain(f"setsockopt({name}): {why.strerror}")
+
+
+def address_bytes(sockaddr: tuple) -> bytes:
+    """The 16 bytes of the address in what accept() or getsockname() gives."""
+    address = sockaddr[0]
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    return MAPPED + socket.inet_pton(socket.AF_INET, address)
+
+
+def peer_name(sockaddr: tuple) -> str:
+    """The text of the address, as in TCPREMOTEIP and TCPLOCALIP."""
+    return socket.inet_ntop(socket.AF_INET6, address_bytes(sockaddr))

@@ -1,0 +1,125 @@
+"""couriertcpd - listen, and start a program for each connection
+
+    couriertcpd [OPTION...] PORTS PROGRAM [ARGUMENT...]
+    couriertcpd -pid=FILE -stop | -restart
+
+PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
+PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
+OPTION      see `options`; the limits -maxprocs, -maxperip, -maxperc in `limits`
+
+Programs of ours among PROGRAM and its arguments are loaded once, now, and called in the forked
+child; all others, and with -coldexec those too, are executed (see courierchain.handover).
+
+Exits 0 when told to (SIGTERM, SIGINT), and as soon as the daemon listens with -pid; 1 after an error,
+with one line on descriptor 2. Reference: couriertcpd.md 1 to 6, 10, 11.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from signal import SIG_IGN, SIGPIPE, signal
+
+from courierchain import handover, log, programs
+from courierchain.request import RECORD
+from couriertcpd import daemon, stderr
+from couriertcpd.children import Remote
+from couriertcpd.connection import local_end, variables
+from couriertcpd.installation import Missing, closed_to_users, load_chain
+from couriertcpd.limits import Limits
+from couriertcpd.listen import endpoints, open_sockets
+from couriertcpd.listener import Listener
+from couriertcpd.options import Options, Refused, parse
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    try:
+        options = parse(argv)
+        if options.pid and options.stop:
+            return daemon.stop(options.pid)
+        if options.pid and options.restart:
+            return daemon.restart(options.pid)
+        return listen(options, base_environment(options, env))
+    except Refused as why:
+        log.plain(str(why))
+    except Missing as why:
+        log.plain(f"{argv[0]}: {why}")
+    return 1
+
+
+def listen(options: Options, env: dict[str, str]) -> int:
+    """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
+    chain = load_chain(options.program, env)
+    warn_of_closed_directories(options)
+    running = daemon.detach(options.pid) if options.pid else None
+    occupy_record_number()
+    sockets = open_sockets(endpoints(options.portlist, options.address))
+    if running:
+        running.ready()
+    if options.group:
+        daemon.change_group(options.group)
+    if options.user:
+        daemon.change_user(options.user, keep_group=bool(options.group))
+    if options.uses > 1 and os.geteuid() == 0:
+        raise Refused(
+            f"{options.argv0}: -uses needs -user: one process serves several sessions only where "
+            "none of them changes its uid"
+        )
+    if running:
+        daemon.to_null()
+    stderr.redirect(options, env)
+    if not running:
+        daemon.leave_terminal()
+    signal(SIGPIPE, SIG_IGN)
+    limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
+    serve = session(chain, env, options)
+    gc.collect()
+    gc.freeze()  # what is here now is every child's, and stays
+    return Listener(sockets, limits, serve, prefork=options.prefork, uses=options.uses).run()
+
+
+def session(
+    chain: list[str], base: dict[str, str], options: Options
+) -> Callable[[Remote], int]:
+    """What a child does for one connection: the whole chain, from its first program."""
+
+    def enter(argv: list[str], env: dict[str, str]) -> int:
+        handover.become(argv, env)
+        return 1
+
+    def serve(remote: Remote) -> int:
+        if options.stderr == "socket":
+            os.dup2(0, 2)
+        found = variables(remote, local_end(0), lookup=not options.nodnslookup)
+        return handover.run(enter, chain, {**base, **found})
+
+    return serve
+
+
+def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:
+    """What every session starts from. The directory of our programs comes first in PATH, so that
+    a foreign stage finds them by their names too."""
+    path = env.get("PATH") or programs.STANDARD_PATH
+    env = {**env, "PATH": f"{programs.directory}:{path}"}
+    if options.coldexec:
+        env["COURIER_COLDEXEC"] = "1"
+    return env
+
+
+def warn_of_closed_directories(options: Options) -> None:
+    closed = closed_to_users() if os.geteuid() == 0 else None
+    if closed:
+        log.warn(
+            f"{options.argv0}: users cannot enter {closed}, so no program of this installation "
+            "can be executed once a user has logged in; those that are resident work "
+            f"(chmod o+x {closed}, or install elsewhere)"
+        )
+
+
+def occupy_record_number() -> None:
+    """Let no descriptor that lives long get the number of the chain's record."""
+    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < RECORD:
+        pass
+    if descriptor > RECORD:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""options - the command line of couriertcpd
+
+    couriertcpd [options] PORTLIST PROGRAM [ARG...]
+    couriertcpd -pid=FILE -stop | -restart
+
+An option is one dash, its whole name and, after `=`, its value; the last of several counts, and a
+flag is on if it is there at all. The first argument without a dash ends them, so does a lone `-`
+(reference couriertcpd.md 2). What is wrong raises Refused with the line for descriptor 2; the exit
+status is then 1.
+
+Courier's numbers are read as C reads them: `-maxperip=4x` is 4. Ours are digits, or refused.
+"""
+
+from __future__ import annotations
+
+import os
+
+FLAG = "flag"
+TEXT = "text"
+NUMBER = "number"  # as C's atoi reads it; 1 or more
+LEVEL = "level"  # the same, from 0 to maxprocs; outside of it as if not given
+COUNT = "count"  # digits only
+IGNORED = "ignored"  # old command lines have it
+LATER = "later"  # Courier's, and not here yet
+
+INT_MAX = 2**31 - 1
+COUNT_DIGITS = 9
+
+
+class Refused(Exception):
+    """A start that cannot be; the text is the line for descriptor 2, the exit status is 1."""
+
+
+def refusal(what: str, why: OSError) -> Refused:
+    """A failed system call, as perror(3) says it."""
+    return Refused(f"{what}: {why.strerror}")
+
+
+class Option:
+    """A row of the table."""
+
+    __slots__ = ("name", "kind", "default", "meaning", "lowest")
+
+    def __init__(
+        self, name: str, kind: str, default: str | int | None, meaning: str, lowest: int = 1
+    ):
+        self.name = name
+        self.kind = kind
+        self.default = default
+        self.meaning = meaning
+        self.lowest = lowest
+
+
+# Numbers are in the order in which Courier complains of them.
+TABLE = (
+    Option("address", TEXT, "0", "for the elements of PORTLIST that have none; 0 is every address"),
+    Option("maxprocs", NUMBER, 40, "connections at a time"),
+    Option("warn", LEVEL, None, "connections from which WARN is logged; default: see limits.py"),
+    Option("maxperc", NUMBER, None, "connections from one /24; default: maxprocs"),
+    Option("maxperip", NUMBER, 4, "connections from one address"),
+    Option("listen", NUMBER, None, "no effect: the backlog is always the system's largest"),
+    Option("nodnslookup", FLAG, False, "no TCPREMOTEHOST, no TCPLOCALHOST"),
+    Option("user", TEXT, None, "name or uid to become once the ports are bound"),
+    Option("group", TEXT, None, "name or gid, likewise"),
+    Option("pid", TEXT, "", "become a daemon; its pid goes to this file, FILE.lock is locked"),
+    Option("stop", FLAG, False, "end the daemon of -pid"),
+    Option("restart", FLAG, False, "send SIGHUP to the daemon of -pid"),
+    Option("stderr", TEXT, None, "file for descriptor 2; `socket` is the client"),
+    Option("stderrlogger", TEXT, None, "program that reads descriptor 2; wins over -stderr"),
+    Option("stderrloggername", TEXT, None, "its argument; default: PROGRAM's last part"),
+    Option("noidentlookup", IGNORED, None, "identd is never asked"),
+    Option("proxy", IGNORED, None, "there is no SOCKS"),
+    Option("access", LATER, None, "access file"),
+    Option("accesslocal", LATER, None, "access file for the local address too"),
+    Option("allow", LATER, None, "DNS allow list"),
+    Option("block", LATER, None, "DNS block list"),
+    Option("denymsg", LATER, None, "what a denied client reads"),
+    Option("drop", LATER, None, "close blocked connections"),
+    Option("haproxy", LATER, None, "PROXY header"),
+    # Ours
+    Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
+    Option("uses", COUNT, 1, "clients that one process serves, one after another"),
+    Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
+)
+
+MISSPELT = {"maxprocs": "maxprocsarg"}  # as Courier's complaint has it
+
+
+class Options:
+    """What a command line says: an attribute for each option, by its name, and the positionals."""
+
+    __slots__ = (
+        *(option.name for option in TABLE if option.kind not in (IGNORED, LATER)),
+        "argv0",
+        "portlist",
+        "program",
+    )
+
+    argv0: str
+    portlist: str
+    program: list[str]  # PROGRAM and its arguments; empty with -stop and -restart
+
+    address: str
+    maxprocs: int
+    warn: int | None  # None: the default of limits.py
+    maxperc: int
+    maxperip: int
+    listen: int | None
+    nodnslookup: bool
+    user: str | None
+    group: str | None
+    pid: str  # empty without -pid
+    stop: bool
+    restart: bool
+    stderr: str | None
+    stderrlogger: str | None
+    stderrloggername: str
+    prefork: int
+    uses: int
+    coldexec: bool
+
+
+def parse(argv: list[str]) -> Options:
+    """Read a command line; argv[0] is the name that messages begin with. Raises Refused.
+
+    With -stop and -restart nothing else is looked at, as nothing else is done.
+    """
+    given, positionals = _scan(argv)
+    options = Options()
+    options.argv0 = argv[0]
+    options.portlist, options.program = "", []
+    for option in TABLE:
+        if option.name in Options.__slots__:
+            setattr(options, option.name, _value(option, given.get(option.name)))
+    if not options.pid and (options.stop or options.restart or "pid" in given):
+        raise Refused(f"{argv[0]}: -pid argument is required.")
+    if not (options.stop or options.restart):
+        if len(positionals) < 2:
+            raise Refused(f"Usage: {argv[0]} [options] port prog arg1 arg2...")
+        options.portlist, *options.program = positionals
+        _check_numbers(options)
+        _complete(options)
+    return options
+
+
+def _scan(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The values given, by name, and the arguments after the options."""
+    known = {option.name: option.kind for option in TABLE}
+    given = {}
+    rest = argv[1:]
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "-":
+            break
+        name, _, value = word[1:].partition("=")
+        if name not in known:
+            raise Refused(f"{argv[0]}: Invalid option: {word}")
+        if known[name] == LATER:
+            raise Refused(f"{argv[0]}: -{name}: not supported yet")
+        given[name] = value
+    return given, rest
+
+
+def _value(option: Option, text: str | None) -> str | int | None:
+    if text is None:
+        return option.default
+    if option.kind == FLAG:
+        return True
+    if option.kind in (NUMBER, LEVEL):
+        return leading_number(text)
+    if option.kind == COUNT:
+        plain = text.isascii() and text.isdigit() and len(text) <= COUNT_DIGITS
+        return int(text) if plain else -1
+    return text
+
+
+def _check_numbers(options: Options) -> None:
+    for option in TABLE:
+        if option.kind in (NUMBER, COUNT):
+            value = getattr(options, option.name)
+            if value is not None and value < option.lowest:
+                name = MISSPELT.get(option.name, option.name)
+                raise Refused(f"Invalid -{name} option.")
+
+
+def _complete(options: Options) -> None:
+    """Settle the defaults that depend on other arguments."""
+    options.maxperc = options.maxperc or options.maxprocs
+    options.stderrloggername = options.stderrloggername or os.path.basename(options.program[0])
+    if options.warn is not None and not 0 <= options.warn <= options.maxprocs:
+        options.warn = None
+
+
+def leading_number(text: str) -> int:
+    """What C's atoi makes of a text: blanks, a sign, digits, the rest ignored; 0 without digits.
+
+    Beyond the range of a C int it is the end of the range.
+    """
+    text = text.lstrip(" \t\n\v\f\r")
+    sign = -1 if text.startswith("-") else 1
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    length = 0
+    while length < len(digits) and digits[length] in "0123456789":
+        length += 1
+    # int() refuses thousands of digits.
+    significant = digits[:length].lstrip("0")
+    number = int(significant or "0") if len(significant) <= 10 else INT_MAX
+    return max(-INT_MAX - 1, min(sign * number, INT_MAX))
+
+
+def listing() -> str:
+    """All options, one a line: name, kind, default, meaning."""
+    return "".join(
+        f"-{option.name:<17} {option.kind:<8} {_shown(option.default):<6} {option.meaning}\n"
+        for option in TABLE
+    )
+
+
+def _shown(default: str | int | None) -> str:
+    return "off" if default is False else "" if default is None else str(default)
