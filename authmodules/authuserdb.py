@@ -39,7 +39,7 @@ def authuserdb(request: Request, settings: Settings) -> Account:
 
 def lookup(user: bytes, path: str) -> Record:
     """The user's fields; none if there is no such user. Raises TemporaryFailure."""
-    if os.path.exists(path + ".dat") and (gnu := gdbm()):
+    if os.access(path + ".dat", os.F_OK) and (gnu := gdbm()):
         try:
             return compiled(gnu, path + ".dat", user) | compiled(gnu, path + "shadow.dat", user)
         except (gnu.error, OSError) as why:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+MAX_ID = 2**32 - 1  # "no id" for the kernel
 MAX_TEXT = 4096  # octets of a path or option string that comes from somebody's database
 
 
@@ -74,12 +75,12 @@ class Account:
     def check(self) -> None:
         """Raises Unusable for what no mailbox may have, whatever database it came from."""
         for name, value in self.environment().items():
-            if len(value) > MAX_TEXT or any(character < " " for character in value):
+            if len(value) > MAX_TEXT or (value and min(value) < " "):
                 raise Unusable(f"{name} has a control character or is over {MAX_TEXT} long")
         if not self.user:
             raise Unusable("the account has no name")
-        if self.uid <= 0 or self.gid <= 0:
-            raise Unusable(f"uid {self.uid}, gid {self.gid}: root's ids are never served")
+        if not (0 < self.uid < MAX_ID and 0 < self.gid < MAX_ID):
+            raise Unusable(f"uid {self.uid}, gid {self.gid}: not ids that may own a mailbox")
         if not self.home.startswith("/"):
             raise Unusable(f"home {self.home!r} is not an absolute path")
 
@@ -95,11 +96,10 @@ class Session:
 
 
 def become_user(account: Account) -> None:
-    """Take the account's groups, gid, uid and home for good.
+    """Take the groups, gid, uid and home of an account that has passed `check`, for good.
 
     Raises Unusable if that can't be done whole; the process must not go on then.
     """
-    account.check()
     uid, gid = account.uid, account.gid
     try:
         if os.geteuid() == 0:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from time import monotonic, sleep
 
 from courierchain import handover, log, programs, request
 from courierchain.account import Account, Unusable, become_user
@@ -28,7 +27,6 @@ from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
 
 TEMPORARY = b"-ERR Temporary problem, please try again later\r\n"
-WRITER_TIME = 2.0  # seconds for a foreign program's writing child to end
 
 
 class Rejected(Exception):
@@ -58,33 +56,33 @@ class AuthModule:
             handover.become(argv[1:], env, record=True)
         try:
             raw = request.take()
-            reap_writer()
             if not raw:
                 raise AuthFailure
-            account = self._ask(request.parse(raw), argv[1], env)
+            account, following = self._ask(request.parse(raw), argv[1], env)
         except (TemporaryFailure, BadRequest, Unusable) as why:
             log.err(f"{self.name}: {why}")
             handover.start_over(env)
         except Rejected:
             self._pass_on(raw, argv[1:], env)
-        return self._accept(account, request.parse(raw).service, argv[1:], env)
+        service = raw.partition(b"\n")[0]
+        return self._accept(account, service, [following, *argv[2:]], env)
 
-    def _ask(self, question: Request, following: str, env: dict[str, str]) -> Account:
+    def _ask(self, question: Request, following: str, env: dict[str, str]) -> tuple[Account, str]:
+        """The account, and the path of the program that is to serve it: looked up while the
+        current directory is still the administrator's."""
         if question.authtype == request.AUTHENTICATED:
             raise BadRequest("an answer on descriptor 3, but AUTHENTICATED is not set")
-        account = self._verified(question, env)
-        account.check()
-        if programs.locate(following, env) is None:
-            raise TemporaryFailure(f"{following}: No such file or directory")
-        return account
-
-    def _verified(self, question: Request, env: dict[str, str]) -> Account:
         try:
-            return self.verify(question, Settings(env))
+            account = self.verify(question, Settings(env))
         except (Rejected, TemporaryFailure):
             raise
         except Exception as why:  # a module's fault is nobody's wrong password
             raise TemporaryFailure(f"internal error: {handover.where(why)}") from why
+        account.check()
+        path = programs.locate(following, env)
+        if path is None:
+            raise TemporaryFailure(f"{following}: No such file or directory")
+        return account, path
 
     def _pass_on(self, raw: bytes, argv: list[str], env: dict[str, str]) -> None:
         try:
@@ -97,8 +95,6 @@ class AuthModule:
     def _accept(
         self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> int:
-        # Looked up while the current directory is still the administrator's.
-        argv = [programs.locate(argv[0], env) or argv[0], *argv[1:]]
         env = {**env, **account.environment()}
         if account.session is None:
             return self._serve(account, service, argv, env)
@@ -132,16 +128,3 @@ class AuthModule:
 def auth_module(verify: Verify) -> AuthModule:
     """Decorator: puts a module's function into the frame."""
     return AuthModule(verify)
-
-
-def reap_writer() -> None:
-    """Wait for the child that a foreign program left behind to write descriptor 3, if any.
-
-    It has written all by now. Anything that stays (a long-lived child) is not waited for.
-    """
-    deadline = monotonic() + WRITER_TIME
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0] or monotonic() < deadline:
-            sleep(0.001)
-    except ChildProcessError:
-        pass

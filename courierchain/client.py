@@ -29,19 +29,18 @@ class Gone(Exception):
 
 
 class Client:
-    """`send_limit`: seconds that the client may leave sent octets untaken."""
+    """`send_limit`: seconds that the client may leave sent octets untaken.
 
-    __slots__ = ("_input", "_output", "_readable", "_writable", "send_limit", "received", "sent")
+    `sent` counts octets. Raises Gone if there is nobody on descriptors 0 and 1.
+    """
+
+    __slots__ = ("_socket", "_readable", "send_limit", "sent")
 
     def __init__(self, send_limit: float):
-        self._input = _socket_on(0)
-        self._output = _socket_on(1)
+        self._socket = _connection()
         self._readable = poll()
         self._readable.register(0, POLLIN)
-        self._writable = poll()
-        self._writable.register(1, POLLOUT)
         self.send_limit = send_limit
-        self.received = 0
         self.sent = 0
 
     def receive(self, size: int, limit: float) -> bytes:
@@ -49,66 +48,74 @@ class Client:
 
         Raises TimedOut, and Gone at the end of the input.
         """
-        self._wait(self._readable, limit)
-        try:
-            data = self._input.recv(size) if self._input else os.read(0, size)
-        except OSError as why:
-            raise Gone from why
-        if not data:
-            raise Gone
-        self.received += len(data)
-        return data
+        _wait(self._readable, limit)
+        return self._read(size)
 
     def receive_line(self, limit: float) -> bytes:
         """Octets up to and with the next LF, or a piece of a long line; none behind the LF.
 
         Raises TimedOut and Gone.
         """
-        if not self._input:
-            return self.receive(1, limit)
-        self._wait(self._readable, limit)
+        _wait(self._readable, limit)
+        if not self._socket:
+            return self._read(1)
         try:
-            seen = self._input.recv(PEEKED, MSG_PEEK)
+            seen = self._socket.recv(PEEKED, MSG_PEEK)
         except OSError as why:
             raise Gone from why
-        return self.receive(seen.find(b"\n") + 1 or len(seen) or 1, limit)
+        return self._read(seen.find(b"\n") + 1 or len(seen) or 1)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data = self._socket.recv(size) if self._socket else os.read(0, size)
+        except OSError as why:
+            raise Gone from why
+        if not data:
+            raise Gone
+        return data
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises TimedOut and Gone."""
-        view = memoryview(data)
-        while view:
-            try:
-                if self._output:
-                    done = self._output.send(view, MSG_DONTWAIT | MSG_NOSIGNAL)
-                else:
-                    self._wait(self._writable, self.send_limit)
-                    done = os.write(1, view[:PIPE_PIECE])
-            except BlockingIOError:
-                self._wait(self._writable, self.send_limit)
-                continue
-            except OSError as why:
-                raise Gone from why
-            self.sent += done
-            view = view[done:]
+        try:
+            while data:
+                done = self._write(data)
+                self.sent += done
+                data = data[done:]
+        except OSError as why:
+            raise Gone from why
 
-    def _wait(self, poller: poll, limit: float) -> None:
-        deadline = monotonic() + limit
-        while not poller.poll(max(0, (deadline - monotonic()) * 1000)):
-            if monotonic() >= deadline:
-                raise TimedOut
+    def _write(self, data: bytes) -> int:
+        if self._socket:
+            try:
+                return self._socket.send(data, MSG_DONTWAIT | MSG_NOSIGNAL)
+            except BlockingIOError:
+                pass
+        writable = poll()
+        writable.register(1, POLLOUT)
+        _wait(writable, self.send_limit)
+        return 0 if self._socket else os.write(1, data[:PIPE_PIECE])
 
     def detach(self) -> None:
         """Let go of the descriptors without closing them, for the next program."""
-        for end in (self._input, self._output):
-            if end:
-                end.detach()
-        self._input = self._output = None
+        if self._socket:
+            self._socket.detach()
+            self._socket = None
 
 
-def _socket_on(descriptor: int) -> socket | None:
+def _wait(ready: poll, limit: float) -> None:
+    deadline = monotonic() + limit
+    while not ready.poll(max(0, limit * 1000)):
+        limit = deadline - monotonic()
+        if limit <= 0:
+            raise TimedOut
+
+
+def _connection() -> socket | None:
+    """The socket that descriptors 0 and 1 both are; None if they are anything else."""
     try:
-        if not S_ISSOCK(os.fstat(descriptor).st_mode):
-            return None
+        reading, writing = os.fstat(0), os.fstat(1)
     except OSError as why:
         raise Gone from why
-    return socket(AF_INET, SOCK_STREAM, 0, fileno=descriptor)
+    if not S_ISSOCK(reading.st_mode) or not os.path.samestat(reading, writing):
+        return None
+    return socket(AF_INET, SOCK_STREAM, 0, fileno=0)

@@ -48,11 +48,20 @@ class Become(BaseException):
 _resident: dict[str, tuple[int, int, Main]] = {}
 _kept = request.RECORD  # the highest descriptor that stays open between resident programs
 
+_rehearsing = False
+
 
 def keep(descriptor: int) -> None:
     """Leave `descriptor`, the one above the record's, open between resident programs."""
     global _kept
     _kept = descriptor
+
+
+def rehearse(on: bool) -> None:
+    """While on, `become` executes nothing, and no descriptor above 3 is closed."""
+    global _rehearsing
+    _rehearsing = on
+    keep(HIGHEST if on else request.RECORD)
 
 
 def preload(path: str) -> bool:
@@ -74,7 +83,7 @@ def load(entry: str) -> Main:
 def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> None:
     """Become the program `argv[0]`; with `record`, hand it descriptor 3. Never returns.
 
-    Raises CannotBecome, with descriptor 3 and everything else as it was.
+    Raises CannotBecome.
     """
     path = programs.locate(argv[0], env)
     if path is None:
@@ -85,6 +94,8 @@ def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> Non
         request.close()
     if resident:
         raise Become(resident, argv, env)
+    if _rehearsing:
+        raise CannotBecome(f"{path}: not resident")
     for caught in (SIGPIPE, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ):
         signal(caught, SIG_DFL)
     try:

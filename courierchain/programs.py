@@ -32,13 +32,13 @@ directory: str | None = None  # of our own programs; known once one of them has 
 def locate(name: str, env: dict[str, str]) -> str | None:
     """The absolute path of an executable file for `name`; None if there is none."""
     if "/" in name:
-        path = os.path.abspath(name)
+        path = name if name.startswith("/") else os.path.abspath(name)
         return path if os.access(path, os.X_OK) else None
     folders = [directory] if directory else []
     folders += env.get("PATH", STANDARD_PATH).split(":")
     for folder in folders:
         path = f"{folder}/{name}"
-        if folder.startswith("/") and os.path.isfile(path) and os.access(path, os.X_OK):
+        if folder.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return None
 

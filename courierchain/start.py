@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
+from time import monotonic, sleep
 
-from courierchain import handover, programs
+from courierchain import handover, log, programs
+
+WRITER_TIME = 1.0  # seconds for a foreign program's writing child to end
 
 
 def program() -> None:
@@ -22,4 +25,23 @@ def program() -> None:
     programs.directory = os.path.dirname(real)
     name, real_name = os.path.basename(argv[0]), os.path.basename(real)
     entry = programs.ENTRIES.get(name) or programs.ENTRIES[real_name]
-    os._exit(handover.run(handover.load(entry), argv, dict(os.environ)))
+    reap_writer()
+    try:
+        main = handover.load(entry)
+    except ImportError as why:
+        log.err(f"{name}: cannot be loaded: {why}")
+        os._exit(1)
+    os._exit(handover.run(main, argv, dict(os.environ)))
+
+
+def reap_writer() -> None:
+    """Wait for the child that a foreign program has left behind to write descriptor 3, if any.
+
+    A record fits into the pipe, so the child ends by itself. Another one is not waited for.
+    """
+    deadline = monotonic() + WRITER_TIME
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] or monotonic() < deadline:
+            sleep(0.001)
+    except ChildProcessError:
+        pass

@@ -26,7 +26,7 @@ import os
 from time import monotonic, sleep, time
 
 from courierchain import handover, log, request
-from courierchain.authmodule import TEMPORARY, reap_writer
+from courierchain.authmodule import TEMPORARY
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.settings import Settings
@@ -35,7 +35,6 @@ from pop3proto.commands import LineReader
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
-    reap_writer()
     if not has_login_path(argv, env):
         return 1
     if len(argv) < 2:

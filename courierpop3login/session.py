@@ -122,4 +122,4 @@ def with_domain(user: bytes, defdomain: bytes, domainsep: bytes) -> bytes:
 
 
 def has_control(text: bytes) -> bool:
-    return any(octet < 0x20 for octet in text)
+    return min(text) < 0x20

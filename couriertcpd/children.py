@@ -46,13 +46,14 @@ from time import monotonic
 from courierchain import handover
 from courierchain.request import RECORD
 from couriertcpd.limits import Limits
+from couriertcpd.listen import peer_name
 
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next connection
 DONE = b"."
 
-Remote = tuple[str, int]
-Serve = Callable[[Remote], int]
+Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
+Serve = Callable[[Address, Address], int]
 
 
 class Child:
@@ -68,7 +69,10 @@ class Child:
 
 
 class Children:
-    """serve: runs one session in the child and gives its exit status.
+    """All processes of one listener.
+
+    serve: runs one session in the child, with the client on descriptors 0 and 1, and gives its
+    exit status; its arguments are the client's address and ours.
 
     watch, unwatch: called with a worker's channel when it is to be read from, or no more.
     """
@@ -92,7 +96,7 @@ class Children:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []  # the last to come is the first to go: its memory is warm
 
-    def dispatch(self, client: socket, remote: Remote, address: bytes) -> None:
+    def dispatch(self, client: socket, remote: Address, address: bytes) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
         while self._idle:
             child = self._idle.pop()
@@ -153,7 +157,7 @@ class Children:
             child.channel.close()
             child.channel = None
 
-    def _fork(self, client: socket | None = None, remote: Remote = ("", 0)) -> Child:
+    def _fork(self, client: socket | None = None, remote: Address = ("", 0)) -> Child:
         """A new process, that begins with `client` if there is one."""
         ours = theirs = None
         if client is None or self._uses > 1:
@@ -175,17 +179,16 @@ class Children:
             self._watch(ours, child)
         return child
 
-    def _in_child(self, client: socket | None, remote: Remote, channel: socket | None) -> None:
+    def _in_child(self, client: socket | None, remote: Address, channel: socket | None) -> None:
         status = 1
         try:
             signals_to_default()
-            if client:
-                take_over(client)
+            ends = (remote, take_over(client)) if client else None
             if channel:
-                status = Worker(channel, self._serve, self._uses).work(remote if client else None)
-            else:
+                status = Worker(channel, self._serve, self._uses).work(ends)
+            elif ends:
                 os.closerange(RECORD, handover.HIGHEST)
-                status = self._serve(remote)
+                status = self._serve(*ends)
         finally:
             os._exit(status)
 
@@ -207,33 +210,31 @@ class Worker:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
 
-    def work(self, remote: Remote | None) -> int:
-        """Serve up to `uses` connections, the first being `remote`'s if it is there already."""
+    def work(self, ends: tuple[Address, Address] | None) -> int:
+        """Serve up to `uses` connections; the first is that of `ends` if it is there already."""
         status = 0
         for left in range(self._uses - 1, -1, -1):
-            remote = remote or receive_connection(self._channel)
-            if remote is None:
+            ends = ends or receive_connection(self._channel)
+            if ends is None:
                 break
-            status = self._serve(remote)
-            remote = None
+            status = self._serve(*ends)
+            ends = None
             self._forget()
             if left:
                 self._channel.send(DONE)
         return status
 
     def _forget(self) -> None:
-        for descriptor in (0, 1, RECORD):
-            try:
-                os.close(descriptor)
-            except OSError:
-                pass
+        os.closerange(0, 2)
+        os.closerange(RECORD, RECORD + 1)
         os.chdir(self._directory)
         os.umask(self._umask)
         signals_to_default()
 
 
-def take_over(client: socket) -> None:
-    """Put the client on descriptors 0 and 1, with nothing of its own left."""
+def take_over(client: socket) -> Address:
+    """Put the client on descriptors 0 and 1, with nothing of its own left; our end's address."""
+    sockaddr = client.getsockname()
     client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
     client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     number = client.detach()
@@ -244,9 +245,10 @@ def take_over(client: socket) -> None:
             os.dup2(number, descriptor)
     if number > 1:
         os.close(number)
+    return peer_name(sockaddr), sockaddr[1]
 
 
-def send_connection(channel: socket, client: socket, remote: Remote) -> bool:
+def send_connection(channel: socket, client: socket, remote: Address) -> bool:
     """Whether the worker at the other end is there to take it."""
     text = f"{remote[0]} {remote[1]}".encode()
     rights = array.array("i", [client.fileno()])
@@ -257,15 +259,15 @@ def send_connection(channel: socket, client: socket, remote: Remote) -> bool:
         return False
 
 
-def receive_connection(channel: socket) -> Remote | None:
+def receive_connection(channel: socket) -> tuple[Address, Address] | None:
     """The next connection, put on descriptors 0 and 1; None when the parent has hung up."""
     text, ancillary, _, _ = channel.recvmsg(128, CMSG_SPACE(4))
     if not ancillary:
         return None
     rights = array.array("i", ancillary[0][2])
-    take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=rights[0]))
+    local = take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=rights[0]))
     ip, _, port = text.decode().partition(" ")
-    return ip, int(port)
+    return (ip, int(port)), local
 
 
 def signals_to_default() -> None:

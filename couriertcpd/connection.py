@@ -20,10 +20,7 @@ from socket import (
     gaierror,
     getaddrinfo,
     getnameinfo,
-    socket,
 )
-
-from couriertcpd.listen import peer_name
 
 LOOKUP_LIMIT = 15.0  # seconds for one address, both ways (F-NET-7)
 
@@ -41,16 +38,6 @@ def variables(remote: tuple[str, int], local: tuple[str, int], lookup: bool) -> 
             if host:
                 found[name] = host
     return found
-
-
-def local_end(descriptor: int) -> tuple[str, int]:
-    """Our own address and port on a connection."""
-    connection = socket(fileno=descriptor)
-    try:
-        sockaddr = connection.getsockname()
-        return peer_name(sockaddr), sockaddr[1]
-    finally:
-        connection.detach()
 
 
 def host_name(address: str) -> str:

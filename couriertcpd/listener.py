@@ -16,11 +16,12 @@ from socket import socket
 from time import monotonic
 
 from courierchain import log
-from couriertcpd.children import Child, Children, Remote, Serve
+from couriertcpd.children import Address, Child, Children, Serve
 from couriertcpd.limits import Limits
 from couriertcpd.listen import address_bytes, peer_name
 
 PAUSE = 0.2  # seconds without accepting after the system had nothing left
+BATCH = 8  # clients accepted in a row
 TICK = 5.0  # seconds after which workers that wait too long are looked for
 QUIET = 60.0  # seconds between two log lines about the same shortage
 PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM)
@@ -89,29 +90,33 @@ class Listener:
     }
 
     def _accept(self, listening: socket) -> None:
-        if self._limits.full:
-            return
-        try:
-            client, sockaddr = listening.accept()
-        except OSError as why:
-            if why.errno not in PASSING:
-                self._shortage("accept", why)
-            return
-        with client:
-            self._admit(client, sockaddr)
-
-    def _admit(self, client: socket, sockaddr: tuple) -> None:  # type: ignore[type-arg]
-        remote: Remote = peer_name(sockaddr), sockaddr[1]
-        address = address_bytes(sockaddr)
-        refusal = self._limits.admit(address)
-        if refusal is None:
+        """Accept who is waiting, then find a process for each: between two forks the less happens
+        the better, because each leaves the parent to copy every page that it writes to."""
+        admitted = []
+        while len(admitted) < BATCH and not self._limits.full:
             try:
-                self._children.dispatch(client, remote, address)
+                client, sockaddr = listening.accept()
             except OSError as why:
-                self._limits.release(address)
-                self._shortage("fork", why)
-        for line in self._limits.notices():
-            log.plain(line)
+                if why.errno not in PASSING:
+                    self._shortage("accept", why)
+                break
+            address = address_bytes(sockaddr)
+            if self._limits.admit(address) is None:
+                admitted.append((client, (peer_name(sockaddr), sockaddr[1]), address))
+            else:
+                client.close()
+            for line in self._limits.notices():
+                log.plain(line)
+        for client, remote, address in admitted:
+            self._dispatch(client, remote, address)
+
+    def _dispatch(self, client: socket, remote: Address, address: bytes) -> None:
+        try:
+            self._children.dispatch(client, remote, address)
+        except OSError as why:
+            self._limits.release(address)
+            self._shortage("fork", why)
+        client.close()
 
     def _replenish(self) -> None:
         if monotonic() < self._resume:

@@ -10,27 +10,27 @@ OPTION      see `options`; the limits -maxprocs, -maxperip, -maxperc in `limits`
 Programs of ours among PROGRAM and its arguments are loaded once, now, and called in the forked
 child; all others, and with -coldexec those too, are executed (see courierchain.handover).
 
-Exits 0 when told to (SIGTERM, SIGINT), and as soon as the daemon listens with -pid; 1 after an error,
-with one line on descriptor 2. Reference: couriertcpd.md 1 to 6, 10, 11.
+Exits 0 when told to (SIGTERM, SIGINT), and as soon as the daemon listens with -pid; 1 after an
+error, with one line on descriptor 2. Reference: couriertcpd.md 1 to 6, 10, 11.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
 from signal import SIG_IGN, SIGPIPE, signal
 
 from courierchain import handover, log, programs
 from courierchain.request import RECORD
 from couriertcpd import daemon, stderr
-from couriertcpd.children import Remote
-from couriertcpd.connection import local_end, variables
+from couriertcpd.children import Address, Serve
+from couriertcpd.connection import variables
 from couriertcpd.installation import Missing, closed_to_users, load_chain
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
 from couriertcpd.options import Options, Refused, parse
+from couriertcpd.rehearsal import rehearse
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -52,15 +52,17 @@ def listen(options: Options, env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
     chain = load_chain(options.program, env)
     warn_of_closed_directories(options)
+    if not options.coldexec:
+        rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
     running = daemon.detach(options.pid) if options.pid else None
     occupy_record_number()
     sockets = open_sockets(endpoints(options.portlist, options.address))
     if running:
         running.ready()
-    if options.group:
+    if options.group is not None:
         daemon.change_group(options.group)
-    if options.user:
-        daemon.change_user(options.user, keep_group=bool(options.group))
+    if options.user is not None:
+        daemon.change_user(options.user, keep_group=options.group is not None)
     if options.uses > 1 and os.geteuid() == 0:
         raise Refused(
             f"{options.argv0}: -uses needs -user: one process serves several sessions only where "
@@ -73,25 +75,25 @@ def listen(options: Options, env: dict[str, str]) -> int:
         daemon.leave_terminal()
     signal(SIGPIPE, SIG_IGN)
     limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
-    serve = session(chain, env, options)
+    serve = session(chain, env, options.nodnslookup, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     return Listener(sockets, limits, serve, prefork=options.prefork, uses=options.uses).run()
 
 
 def session(
-    chain: list[str], base: dict[str, str], options: Options
-) -> Callable[[Remote], int]:
+    chain: list[str], base: dict[str, str], nodnslookup: bool, stderr_too: bool = False
+) -> Serve:
     """What a child does for one connection: the whole chain, from its first program."""
 
     def enter(argv: list[str], env: dict[str, str]) -> int:
         handover.become(argv, env)
         return 1
 
-    def serve(remote: Remote) -> int:
-        if options.stderr == "socket":
+    def serve(remote: Address, local: Address) -> int:
+        if stderr_too:
             os.dup2(0, 2)
-        found = variables(remote, local_end(0), lookup=not options.nodnslookup)
+        found = variables(remote, local, lookup=not nodnslookup)
         return handover.run(enter, chain, {**base, **found})
 
     return serve

@@ -65,7 +65,7 @@ TABLE = (
     Option("pid", TEXT, "", "become a daemon; its pid goes to this file, FILE.lock is locked"),
     Option("stop", FLAG, False, "end the daemon of -pid"),
     Option("restart", FLAG, False, "send SIGHUP to the daemon of -pid"),
-    Option("stderr", TEXT, None, "file for descriptor 2; `socket` is the client"),
+    Option("stderr", TEXT, None, "file for descriptor 2; also: socket (the client), syslog"),
     Option("stderrlogger", TEXT, None, "program that reads descriptor 2; wins over -stderr"),
     Option("stderrloggername", TEXT, None, "its argument; default: PROGRAM's last part"),
     Option("noidentlookup", IGNORED, None, "identd is never asked"),

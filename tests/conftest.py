@@ -282,8 +282,9 @@ def serve(public, environment):
         stages=("courierpop3login", "authuserdb", "courierpop3d", "./Maildir"),
         env=None,
         tcpd: str = str(BIN / "couriertcpd"),
+        port: int = 0,
     ) -> Server:
-        port = free_port()
+        port = port or free_port()
         log = public / f"log{len(running)}"
         argv = [tcpd, "-address=127.0.0.1", "-nodnslookup", *options, str(port), *map(str, stages)]
         server = Server(argv, {**environment, **(env or {})}, port, log)

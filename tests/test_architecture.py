@@ -16,7 +16,16 @@ OURS = PROGRAMS | set(SHARED)
 
 # Each costs about as much as a session, or doubles the memory that every fork copies.
 EXPENSIVE = {
-    *("asyncio", "logging", "argparse", "dataclasses", "re", "ssl", "passlib", "importlib.metadata"),
+    *(
+        "asyncio",
+        "logging",
+        "argparse",
+        "dataclasses",
+        "re",
+        "ssl",
+        "passlib",
+        "importlib.metadata",
+    ),
     *("sqlite3", "pymysql", "psycopg", "ldap", "subprocess", "inspect", "typing", "email"),
 }
 PYTHON_PAM = {"re", "typing", "subprocess"}  # what python-pam brings along

@@ -49,7 +49,8 @@ def test_numbers_are_digits(word):
 
 
 @pytest.mark.parametrize(
-    "word", [b"", b"x", b"-1", b"+1", b"1x", b"1.0", b" 1", b"0x1", b"\xb2", b"1" * 11, b"1" * 10**6]
+    "word",
+    [b"", b"x", b"-1", b"+1", b"1x", b"1.0", b" 1", b"0x1", b"\xb2", b"1" * 11, b"1" * 10**6],
 )
 def test_1939_42_CVE_10_CVE_46_anything_else_is_not_a_number(word):
     with pytest.raises(BadNumber):

@@ -1,0 +1,62 @@
+"""journal - what one session writes into the log
+
+    INFO: LOGIN, user=U, ip=[I], port=[P]
+    INFO: LOGOUT, user=U, ip=[I], port=[P], top=T, retr=R, rcvd=A, sent=B, time=S
+    INFO: DISCONNECTED, ...    INFO: TIMEOUT, ...    INFO: I/O error disconnect, ...
+    INFO: LOCKED, user=U, ip=[I], port=[P]
+    INFO: DELETED, user=U, ip=[I], port=[P], filename=cur/NAME
+    WARN: and ERR: what failed, to what, and why, user=U
+
+`, stls=1` ends a LOGIN line and the line at the session's end when the connection is encrypted
+(reference courierpop3d.md 6).
+
+Reads      AUTHADDR, AUTHENTICATED, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS,
+           POP3_LOG_DELETIONS: set, even to nothing, and not to 0...: DELETED lines are written
+"""
+
+from __future__ import annotations
+
+from courierchain import log
+from courierpop3d.options import is_encrypted
+
+
+class Journal:
+    __slots__ = ("_user", "_peer", "_stls", "_deletions")
+
+    def __init__(self, env: dict[str, str]):
+        user = env.get("AUTHADDR") or env.get("AUTHENTICATED") or "nobody"
+        address = log.safe(env.get("TCPREMOTEIP", "127.0.0.1"))
+        port = log.safe(env.get("TCPREMOTEPORT", "0"))
+        self._user = f"user={log.safe(user)}"
+        self._peer = f"{self._user}, ip=[{address}], port=[{port}]"
+        self._stls = ", stls=1" if is_encrypted(env) else ""
+        self._deletions = env.get("POP3_LOG_DELETIONS", "0")[:1] != "0"
+
+    def login(self) -> None:
+        log.info(f"LOGIN, {self._peer}{self._stls}")
+
+    def locked(self) -> None:
+        log.info(f"LOCKED, {self._peer}")
+
+    def deleted(self, name: bytes) -> None:
+        if self._deletions:
+            log.info(f"DELETED, {self._peer}, filename=cur/{shown(name)}")
+
+    def end(self, event: str, *, top: int, retr: int, rcvd: int, sent: int, time: int) -> None:
+        counts = f"top={top}, retr={retr}, rcvd={rcvd}, sent={sent}, time={time}"
+        log.info(f"{event}, {self._peer}, {counts}{self._stls}")
+
+    def save_failed(self, why: OSError) -> None:
+        text = f"Error while saving courierpop3dsizelist, {self._user}"
+        log.err(f"{text}, error={why.strerror}")
+
+    def warn(self, text: str) -> None:
+        log.warn(f"{text}, {self._user}")
+
+    def err(self, text: str) -> None:
+        log.err(f"{text}, {self._user}")
+
+
+def shown(name: bytes) -> str:
+    """A file's name, fit for a log line, with the comma that belongs in it."""
+    return ",".join(log.safe(part) for part in name.split(b","))

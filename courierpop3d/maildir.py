@@ -1,0 +1,148 @@
+"""maildir - the names, flags and files of a Maildir
+
+The current directory is the Maildir. A message is a file in cur/, called
+
+    BASE            or    BASE:2,FLAGS
+
+BASE never changes and says who the message is; FLAGS change as the mail is read. Names are bytes
+and may hold any byte but NUL and `/`. Names that begin with a dot are nobody's message.
+
+Whatever is in a Maildir may have been put there by an enemy: only regular files count, symbolic
+links are not followed, and nothing waits for the other end of a fifo (F-FILE-3).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from errno import EEXIST, EINVAL, ESTALE
+from stat import S_ISREG
+
+from courierpop3d.atol import atol
+from courierpop3d.journal import Journal, shown
+
+CHUNK = 65536  # octets read at a time; os.read allocates them all, and more is slower
+LONGEST_NAME = 255
+STALE_TRIES = 4  # NFS: a file that was replaced just now is found at another try (F-FILE-12)
+OLD = 48 * 3600  # seconds after which a file in tmp is not going to be delivered any more
+
+# C's `char` is signed where Courier's order of messages was made, so 0x80 sorts before NUL.
+_SIGNED = bytes(octet ^ 0x80 for octet in range(256))
+
+
+def base(name: bytes) -> bytes:
+    return name.partition(b":")[0]
+
+
+def order(name: bytes) -> tuple[int, bytes]:
+    """What messages are sorted by: the number in front, then the bytes (reference 2.4)."""
+    return atol(name), (name if b":" in name else name + b":").translate(_SIGNED)
+
+
+def with_flags(name: bytes) -> bytes:
+    """The name in cur/ of what has this name in new/."""
+    front, _, info = name.partition(b":")
+    if info.startswith(b"2,") or len(front) + len(b":2,") > LONGEST_NAME:
+        return name
+    return front + b":2,"
+
+
+def with_seen(name: bytes) -> bytes:
+    """The name with the flag S, as the last one; unchanged if it has it or has no flags of ours."""
+    front, colon, info = name.partition(b":")
+    if not colon:
+        return front + b":2,S"
+    return name if b"S" in info or not info.startswith(b"2,") else name + b"S"
+
+
+def scan(folder: bytes) -> list[bytes]:
+    """The names of the messages in `folder`, in no order. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(b".") and entry.is_file(follow_symlinks=False)
+        ]
+
+
+def purge_tmp(now: float) -> None:
+    """Remove from tmp/ what interrupted deliveries left there, and we ourselves (F-KILL-3)."""
+    try:
+        with os.scandir(b"tmp") as entries:
+            for entry in entries:
+                if not entry.name.startswith(b"."):
+                    _remove_if_old(entry, now)
+    except OSError:
+        pass
+
+
+def _remove_if_old(entry: os.DirEntry[bytes], now: float) -> None:
+    try:
+        if entry.stat(follow_symlinks=False).st_mtime < now - OLD:
+            os.unlink(entry.path)
+    except OSError:
+        pass
+
+
+def move_new_to_cur(journal: Journal) -> None:
+    """Take in the mail that has come. What can't be moved is not seen in this session."""
+    try:
+        names = scan(b"new")
+    except OSError:
+        return
+    for name in names:
+        try:
+            take_in(name)
+        except FileNotFoundError:
+            pass  # another session was faster
+        except OSError as why:
+            target = shown(with_flags(name))
+            journal.err(f"rename(./new/{shown(name)},./cur/{target}) failed: {why.strerror}")
+            if why.errno != EEXIST:
+                return  # a read-only file system says no to all of them
+
+
+def take_in(name: bytes) -> bytes:
+    """Move a message from new/ to cur/; its name there. Raises OSError."""
+    target = with_flags(name)
+    _rename(b"new/" + name, b"cur/" + target)
+    return target
+
+
+def mark_seen(name: bytes) -> bytes:
+    """Set the flag S; the new name, or the old one when that can't be."""
+    target = with_seen(name)
+    if target != name:
+        try:
+            _rename(b"cur/" + name, b"cur/" + target)
+        except OSError:
+            return name
+    return target
+
+
+def _rename(path: bytes, target: bytes) -> None:
+    # rename(2) replaces silently, and there would be one message less.
+    if os.path.lexists(target):
+        raise FileExistsError(EEXIST, os.strerror(EEXIST))
+    os.rename(path, target)
+
+
+def open_regular(path: bytes) -> int:
+    """A descriptor for reading the file at `path`. Raises OSError."""
+    for attempt in range(1, STALE_TRIES + 1):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            break
+        except OSError as why:
+            if why.errno != ESTALE or attempt == STALE_TRIES:
+                raise
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(EINVAL, "Not a regular file")
+    return descriptor
+
+
+def chunks(descriptor: int) -> Iterator[bytes]:
+    """The octets of an open file. Raises OSError."""
+    while chunk := os.read(descriptor, CHUNK):
+        yield chunk

@@ -1,0 +1,215 @@
+"""courierpop3d - the Courier POP3 server
+
+    courierpop3d [MAILDIR]
+
+Serves one Maildir to the client on descriptors 0 and 1, as the user it belongs to, with the current
+directory at the user's home. Serves nobody who hasn't logged in: descriptor 3 holds a record that
+says `authenticated` and the same name as AUTHENTICATED; or descriptor 3 is closed or empty and
+AUTHENTICATED is set, as other people's modules leave it. Anything else makes it become the login
+program again (AUTHUSER, AUTHARGC, AUTHARGV0...), which answers the client.
+
+Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
+           AUTHENTICATED, AUTHADDR, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS, POP3_LOG_DELETIONS
+           OPTIONS: disablepop3, disableinsecurepop3
+           UTF8: 0 if the client hasn't said UTF8 yet; MIME_UNICODE_MESSAGE_TYPE
+           POP3_IDLE_TIMEOUT, POP3_SEND_TIMEOUT, in seconds
+           in the Maildir: tmp/, new/, cur/, courierpop3dsizelist
+Writes     cur/ (mail taken in from new/, flags, removals), tmp/, courierpop3dsizelist;
+           one line of log at login and one at the end
+Exits      0 after QUIT, time-out and disconnection; also, as Courier, when the home is locked or
+           there is no cur/. 1 for other refusals, and after a message that couldn't be read to its
+           end
+"""
+
+from __future__ import annotations
+
+import os
+from stat import S_ISVTX
+from time import monotonic, time
+
+from courierchain import handover, log, request
+from courierchain.client import Client, Gone, TimedOut
+from courierchain.request import BadRequest
+from courierchain.settings import Settings
+from courierpop3d import maildir, options, sizelist, snapshot
+from courierpop3d.journal import Journal
+from courierpop3d.maildrop import Damaged, Maildrop
+from courierpop3d.message import Message
+from courierpop3d.session import GREETING, Transaction
+from courierpop3d.wrapper import Wrapper
+from pop3proto.commands import LineReader
+from pop3proto.replies import err
+
+INPUT = 4096  # octets read at a time
+FULL = 65536  # octets of replies that leave without waiting for more to leave with them
+REFUSAL_TIME = 10.0  # seconds to take the reply of a session that isn't going to be
+IO_ERROR = "I/O error disconnect"
+TEMPORARY = b"Temporary problem, please try again later"
+
+
+class Refused(Exception):
+    """There is no session: what the client is told, and the exit status."""
+
+    def __init__(self, text: bytes, status: int):
+        super().__init__(text)
+        self.reply = err(text)
+        self.status = status
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    started = monotonic()
+    if not is_validated(env):
+        handover.start_over(env)
+    try:
+        client = Client(REFUSAL_TIME)
+    except Gone:
+        return 1
+    try:
+        return serve(client, argv, env, started)
+    except Refused as refusal:
+        try:
+            client.send(refusal.reply)
+        except (Gone, TimedOut):
+            pass
+        return refusal.status
+    finally:
+        client.detach()
+
+
+def is_validated(env: dict[str, str]) -> bool:
+    """What descriptor 3 and AUTHENTICATED say together. Closes descriptor 3."""
+    user = os.fsencode(env.get("AUTHENTICATED", ""))
+    try:
+        raw = request.take()
+        record = request.parse(raw) if raw else None
+    except BadRequest as why:
+        log.err(f"courierpop3d: descriptor 3: {why}")
+        return False
+    if record is None:
+        return user != b""
+    return (record.authtype, record.authdata) == (request.AUTHENTICATED, user) and user != b""
+
+
+def serve(client: Client, argv: list[str], env: dict[str, str], started: float) -> int:
+    """One session. Raises Refused."""
+    settings = Settings(env)
+    journal = Journal(env)
+    try:
+        idle_limit = settings.seconds("POP3_IDLE_TIMEOUT")
+        client.send_limit = settings.seconds("POP3_SEND_TIMEOUT")
+    except ValueError as why:
+        journal.err(str(why))
+        raise Refused(TEMPORARY, 1) from why
+    session = log_in(argv, env, journal)
+    event = converse(session, client, idle_limit)
+    sent = max(0, client.sent - session.uncounted)
+    journal.end(event, **session.counts, sent=sent, time=int(monotonic() - started))
+    return 1 if event == IO_ERROR else 0
+
+
+def log_in(argv: list[str], env: dict[str, str], journal: Journal) -> Transaction:
+    """All that comes before `+OK logged in.`, in Courier's order. Raises Refused."""
+    refuse_root(journal)
+    refuse_locked_home(journal)
+    enter_maildir(env.get("MAILDIR") or (argv[1] if len(argv) > 1 else "./Maildir"))
+    # Here is the place of the loginexec hook, which is not run yet.
+    refuse_disabled(env)
+    journal.login()
+    now = int(time())
+    maildrop = Maildrop(read_maildir(now, journal), journal)
+    media_type = os.fsencode(Settings(env).text("MIME_UNICODE_MESSAGE_TYPE"))
+    wrapper = Wrapper(b"=_%d-%d" % (os.getpid(), now), media_type)
+    return Transaction(maildrop, wrapper, utf8=options.has_said_utf8(env))
+
+
+def refuse_root(journal: Journal) -> None:
+    if 0 in os.getresuid():
+        journal.err("courierpop3d: does not serve root (uid 0); give the account a uid of its own")
+        raise Refused(b"Root has no mailbox here.", 1)
+
+
+def refuse_locked_home(journal: Journal) -> None:
+    """An administrator locks a mailbox with chmod +t on the home directory (F-FILE-13)."""
+    try:
+        locked = os.stat(b".").st_mode & S_ISVTX
+    except OSError:
+        locked = True
+    if locked:
+        journal.locked()
+        text = b"Your account is temporarily unavailable (+t bit set on home directory)."
+        raise Refused(text, 0)
+
+
+def enter_maildir(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as why:
+        log.plain(f"chdir {path}: {why.strerror}")
+        shown = os.fsencode(path).translate(None, b"\r\n")
+        raise Refused(b"chdir %s failed" % shown, 1) from why
+
+
+def refuse_disabled(env: dict[str, str]) -> None:
+    if options.is_on("disablepop3", env):
+        raise Refused(b"POP3 access disabled for this account.", 1)
+    if options.is_on("disableinsecurepop3", env) and not options.is_encrypted(env):
+        raise Refused(b"POP3 access disabled via insecure connection.", 1)
+
+
+def read_maildir(now: int, journal: Journal) -> list[Message]:
+    maildir.purge_tmp(now)
+    maildir.move_new_to_cur(journal)
+    try:
+        return snapshot.take(now, journal)
+    except snapshot.NoCur as why:
+        log.plain(f'scancur opendir("cur"): {why}')
+        raise Refused(b"Maildir invalid (no 'cur' directory)", 0) from why
+    except sizelist.Unreadable as why:
+        journal.err(f"cannot read courierpop3dsizelist: {why}")
+        raise Refused(TEMPORARY, 1) from why
+
+
+def converse(session: Transaction, client: Client, idle_limit: float) -> str:
+    """Answer the client to the end of the session; the event that ended it."""
+    event = "LOGOUT"
+    try:
+        client.send(GREETING)
+        answer(session, client, idle_limit)
+    except Gone:
+        event = "DISCONNECTED"
+    except TimedOut:
+        event = "TIMEOUT"
+    except Damaged:
+        event = IO_ERROR
+    return "LOGOUT" if session.quit else event
+
+
+def answer(session: Transaction, client: Client, idle_limit: float) -> None:
+    """Replies to commands that came together leave together; none waits for a command to come."""
+    reader = LineReader()
+    while not session.quit:
+        ready = b""
+        for line in receive_lines(client, reader, idle_limit):
+            reply = session.obey(line)
+            if isinstance(reply, bytes):
+                ready += reply
+            else:
+                for piece in reply:
+                    client.send(ready + piece)
+                    ready = b""
+            if session.quit:
+                break
+            if len(ready) >= FULL:
+                client.send(ready)
+                ready = b""
+        client.send(ready)
+
+
+def receive_lines(client: Client, reader: LineReader, limit: float) -> list[bytes | None]:
+    """At least one line. The limit is for the whole of it: dribbling octets doesn't prolong it."""
+    deadline = monotonic() + limit
+    while (remaining := deadline - monotonic()) > 0:
+        lines = reader.feed(client.receive(INPUT, remaining))
+        if lines:
+            return lines
+    raise TimedOut

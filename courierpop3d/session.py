@@ -1,0 +1,219 @@
+"""session - the TRANSACTION and UPDATE states of RFC 1939, without descriptors or clock
+
+Lines go in, replies come out: bytes, or an iterator of bytes where a reply may be large. Texts are
+Courier's (reference courierpop3d.md 4). Message numbers never move (1939-21); QUIT says what has
+been done, after it is done (1939-51, 1939-52).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from courierpop3d.maildir import CHUNK
+from courierpop3d.maildrop import Maildrop
+from courierpop3d.message import Message
+from courierpop3d.wrapper import Wrapper
+from pop3proto import state
+from pop3proto.commands import MAX_LINE, BadLine, BadNumber, Command, number, parse
+from pop3proto.replies import END, Measure, err, listing, ok, stuff, top
+
+GREETING = ok(b"logged in.")  # the reply to PASS
+INVALID = err(b"Invalid command.")
+NO_SUCH_MESSAGE = err(b"Invalid message number.")
+GONE = err(b"Can't open the message file - it's gone!")
+NOT_ALL_REMOVED = err(b"Some deleted messages not removed.")
+LISTING = ok(b"POP3 clients that break here, they violate STD53.")
+CAPABILITIES = listing(ok(b"Here's what I can do:"), state.CAPABILITIES)
+
+BATCH = 1000  # lines of a listing that are sent at once
+
+Reply = bytes | Iterator[bytes]
+Line = Callable[[int, Message], bytes]
+
+
+class NoSuchMessage(Exception):
+    """No number, or not that of a message, or a deleted message's."""
+
+
+class Transaction:
+    """`quit` is set by QUIT: then the session is over.
+
+    counts       stored octets sent by `top` and `retr`; octets of lines obeyed, `rcvd`
+    uncounted    octets of replies that Courier doesn't count as sent
+    """
+
+    __slots__ = (
+        *("quit", "counts", "uncounted"),
+        *("_maildrop", "_messages", "_octets", "_deleted", "_utf8", "_wrapper"),
+    )
+
+    def __init__(self, maildrop: Maildrop, wrapper: Wrapper, *, utf8: bool):
+        self.quit = False
+        self.counts = {"top": 0, "retr": 0, "rcvd": 0}
+        self.uncounted = 0
+        self._maildrop = maildrop
+        self._messages = maildrop.messages
+        self._utf8 = utf8
+        self._wrapper = wrapper
+        self._undelete()
+
+    def _undelete(self) -> None:
+        self._deleted: set[int] = set()
+        self._octets = sum([message.size for message in self._messages])
+
+    def obey(self, line: bytes | None) -> Reply:
+        """The reply to one line. Raises Damaged, as does its iterator: then nothing may follow."""
+        self.counts["rcvd"] += MAX_LINE if line is None else len(line) + 1
+        try:
+            command = parse(line)
+            answer = self._ANSWERS.get(command.verb)
+            return answer(self, command) if answer else INVALID
+        except BadLine:
+            return INVALID
+        except NoSuchMessage:
+            return NO_SUCH_MESSAGE
+        except OSError:
+            return GONE
+
+    def _one(self, words: list[bytes]) -> tuple[int, Message]:
+        """The message that the first word means, and its number. Raises NoSuchMessage."""
+        try:
+            position = number(words[0])
+        except (IndexError, BadNumber):
+            raise NoSuchMessage from None
+        if not 1 <= position <= len(self._messages) or position in self._deleted:
+            raise NoSuchMessage
+        return position, self._messages[position - 1]
+
+    def _listing(self, command: Command, status: bytes, line: Line) -> Reply:
+        words = command.words
+        if words:
+            return b"+OK " + line(*self._one(words))
+        reply = self._batches(status, line)
+        return b"".join(reply) if len(self._messages) <= BATCH else reply
+
+    def _batches(self, status: bytes, line: Line) -> Iterator[bytes]:
+        lines = [status]
+        for position, message in enumerate(self._messages, 1):
+            if position not in self._deleted:
+                lines.append(line(position, message))
+            if len(lines) >= BATCH:
+                yield b"".join(lines)
+                lines.clear()
+        lines.append(END)
+        yield b"".join(lines)
+
+    def _content(self, message: Message) -> Iterator[bytes]:
+        """What RETR and TOP send, as it is stored or would be. Raises OSError."""
+        stored = self._maildrop.read(message)
+        return self._wrapper.wrap(stored) if self._is_wrapped(message) else stored
+
+    def _is_wrapped(self, message: Message) -> bool:
+        return message.unicode and not self._utf8
+
+    def _octets_of(self, message: Message) -> int:
+        if not self._is_wrapped(message):
+            return message.size
+        octets = Measure()
+        for chunk in self._content(message):
+            octets.add(chunk)
+        return octets.total
+
+    def _counted(self, counter: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.counts[counter] += len(chunk)
+            yield chunk
+
+    def _uncounted(self, reply: bytes) -> bytes:
+        self.uncounted += len(reply)
+        return reply
+
+    def _answer_stat(self, command: Command) -> Reply:
+        return ok(b"%d %d" % (len(self._messages) - len(self._deleted), self._octets))
+
+    def _answer_list(self, command: Command) -> Reply:
+        return self._listing(command, LISTING, size_line)
+
+    def _answer_uidl(self, command: Command) -> Reply:
+        return self._listing(command, ok(), uidl_line)
+
+    def _answer_retr(self, command: Command) -> Reply:
+        _, message = self._one(command.words)
+        status = ok(b"%d octets follow." % self._octets_of(message))
+        return self._retr(message, status, self._content(message))
+
+    def _retr(self, message: Message, status: bytes, content: Iterator[bytes]) -> Iterator[bytes]:
+        yield from in_pieces(status, stuff(self._counted("retr", content)))
+        self._maildrop.mark_seen(message)  # only here: all of it has been taken
+
+    def _answer_top(self, command: Command) -> Reply:
+        words = command.words
+        _, message = self._one(words)
+        try:
+            count = number(words[1])
+        except (IndexError, BadNumber):
+            return INVALID
+        content = top(self._content(message), count)
+        return in_pieces(ok(b"headers follow."), stuff(self._counted("top", content)))
+
+    def _answer_dele(self, command: Command) -> Reply:
+        position, message = self._one(command.words)
+        self._deleted.add(position)
+        self._octets -= message.size
+        return ok(b"Deleted.")
+
+    def _answer_rset(self, command: Command) -> Reply:
+        self._undelete()
+        return ok(b"Resurrected.")
+
+    def _answer_noop(self, command: Command) -> Reply:
+        return ok(b"Yup.")
+
+    def _answer_capa(self, command: Command) -> Reply:
+        return self._uncounted(CAPABILITIES)
+
+    def _answer_lang(self, command: Command) -> Reply:
+        return self._uncounted(state.language(command.argument))
+
+    def _answer_utf8(self, command: Command) -> Reply:
+        self._utf8 = True
+        return ok(b"UTF8 enabled")
+
+    def _answer_quit(self, command: Command) -> Reply:
+        self.quit = True
+        marked = [self._messages[position - 1] for position in sorted(self._deleted)]
+        return ok(b"Bye-bye.") if self._maildrop.remove(marked) else NOT_ALL_REMOVED
+
+    _ANSWERS = {
+        b"STAT": _answer_stat,
+        b"LIST": _answer_list,
+        b"UIDL": _answer_uidl,
+        b"RETR": _answer_retr,
+        b"TOP": _answer_top,
+        b"DELE": _answer_dele,
+        b"RSET": _answer_rset,
+        b"NOOP": _answer_noop,
+        b"QUIT": _answer_quit,
+        b"CAPA": _answer_capa,
+        b"UTF8": _answer_utf8,
+        b"LANG": _answer_lang,
+    }
+
+
+def size_line(position: int, message: Message) -> bytes:
+    return b"%d %d\r\n" % (position, message.size)
+
+
+def uidl_line(position: int, message: Message) -> bytes:
+    return b"%d %s\r\n" % (position, message.uidl)
+
+
+def in_pieces(status: bytes, body: Iterable[bytes]) -> Iterator[bytes]:
+    """A multi-line reply as it should leave: in one piece, or in pieces of at least a chunk."""
+    held = status
+    for piece in body:
+        held += piece
+        if len(held) >= CHUNK:
+            yield held
+            held = b""
+    yield held + END
