@@ -14,7 +14,18 @@ from __future__ import annotations
 
 import os
 import pwd
-from ctypes import POINTER, byref, c_char_p, c_void_p, cast, memmove, sizeof
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    byref,
+    c_char_p,
+    c_int,
+    c_uint,
+    c_void_p,
+    cast,
+    memmove,
+    sizeof,
+)
 
 import pam
 from pam.__internals import PamAuthenticator, PamConv, PamResponse, conv_func
@@ -40,6 +51,11 @@ TROUBLE = (  # PAM could not find out; anything else is a refusal
     pam.PAM_SYSTEM_ERR,
 )
 
+# The next module may know the user, and courierpop3login delays a refusal of them all: PAM's own
+# delay would only tell which names are in passwd (CVE-07). pam_fail_delay(3)
+PAM_FAIL_DELAY = 10
+NO_DELAY = CFUNCTYPE(None, c_int, c_uint, c_void_p)(lambda *_: None)
+
 PamAuthenticator()  # the first one looks for the libraries, in another process
 
 
@@ -63,7 +79,7 @@ class Conversation:
     """One user's dialogue with PAM, by an authenticator of python-pam.
 
     Between pam_start and pam_authenticate it sets what python-pam has no parameter for: PAM_RHOST,
-    and a conversation that lives as long as the session does.
+    a conversation that lives as long as the session does, and no delay after a failure.
     """
 
     __slots__ = ("user", "secret", "peer", "pam", "callback")
@@ -82,6 +98,7 @@ class Conversation:
         def prepared(handle, flags):  # type: ignore[no-untyped-def]
             self.pam.pam_set_item(handle, pam.PAM_RHOST, self.peer)
             self.pam.pam_set_item(handle, pam.PAM_CONV, cast(byref(self.callback), c_void_p))
+            self.pam.pam_set_item(handle, PAM_FAIL_DELAY, cast(NO_DELAY, c_void_p))
             return authenticate(handle, flags)
 
         self.pam.pam_authenticate = prepared

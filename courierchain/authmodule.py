@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGTERM, pthread_sigmask, signal
 from collections.abc import Callable
 
 from courierchain import handover, log, programs, request
@@ -78,10 +79,15 @@ class AuthModule:
             raise
         except Exception as why:  # a module's fault is nobody's wrong password
             raise TemporaryFailure(f"internal error: {handover.where(why)}") from why
-        account.check()
-        path = programs.locate(following, env)
-        if path is None:
-            raise TemporaryFailure(f"{following}: No such file or directory")
+        try:
+            account.check()
+            path = programs.locate(following, env)
+            if path is None:
+                raise TemporaryFailure(f"{following}: No such file or directory")
+        except (Unusable, TemporaryFailure):
+            if account.session:
+                account.session.close()
+            raise
         return account, path
 
     def _pass_on(self, raw: bytes, argv: list[str], env: dict[str, str]) -> None:
@@ -99,10 +105,17 @@ class AuthModule:
         if account.session is None:
             return self._serve(account, service, argv, env)
         session = account.session
+        pthread_sigmask(SIG_BLOCK, [SIGTERM])
         child = os.fork()
         if child == 0:
+            pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
             session.forget()
             os._exit(handover.run(lambda *_: self._serve(account, service, argv, env), argv, env))
+        # Told to end, the service ends first: the session is closed after it.
+        signal(SIGTERM, lambda *_: os.kill(child, SIGTERM))
+        pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its pid stays its own until then
+        signal(SIGTERM, SIG_DFL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         session.close()
         return status if status >= 0 else 255

@@ -103,8 +103,9 @@ class Client:
 
 
 def _wait(ready: poll, limit: float) -> None:
+    # A limit that is over is over, also when something has come: else dribbling prolongs it.
     deadline = monotonic() + limit
-    while not ready.poll(max(0, limit * 1000)):
+    while limit <= 0 or not ready.poll(limit * 1000):
         limit = deadline - monotonic()
         if limit <= 0:
             raise TimedOut

@@ -77,7 +77,7 @@ def preload(path: str) -> bool:
 def load(entry: str) -> Main:
     """What "module:name" stands for. (importlib would cost more than all the rest.)"""
     module, _, name = entry.partition(":")
-    return getattr(__import__(module, fromlist=[name]), name)  # type: ignore[no-any-return]
+    return getattr(__import__(module, fromlist=[name]), name)
 
 
 def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> None:

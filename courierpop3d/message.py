@@ -17,6 +17,9 @@ _ESCAPED = {
 class Message:
     """`number` and `validity` are the halves of the unique id; with no number, the name is the id.
 
+    Only lists of old versions make ids of names. They stay as they are, though longer than the 70
+    octets of RFC 1939: with another id a client fetches the message once more.
+
     size       octets that RETR sends; 0 if not known
     unicode    a header holds bytes over 0x7F
     """

@@ -15,6 +15,7 @@ channel closes ends: so do all of them when the parent goes, whatever ended it.
 from __future__ import annotations
 
 import array
+import gc
 import os
 from _signal import (
     SIG_DFL,
@@ -49,6 +50,7 @@ from couriertcpd.limits import Limits
 from couriertcpd.listen import peer_name
 
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
+LOG = RECORD + 2  # and a copy of its descriptor 2
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next connection
 DONE = b"."
 
@@ -200,15 +202,19 @@ class Worker:
 
     def __init__(self, channel: socket, serve: Serve, uses: int):
         os.dup2(channel.detach(), CHANNEL, inheritable=False)
-        os.close(RECORD)
-        os.closerange(CHANNEL + 1, handover.HIGHEST)
-        handover.keep(CHANNEL)
+        os.dup2(2, LOG, inheritable=False)
+        os.closerange(RECORD, RECORD + 1)
+        os.closerange(LOG + 1, handover.HIGHEST)
+        handover.keep(LOG)
         self._channel = socket(fileno=CHANNEL)
         self._serve = serve
         self._uses = uses
-        self._directory = os.getcwd()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
+        self._directory = "."
+        if uses > 1:
+            self._directory = enter_again()
+            gc.enable()
 
     def work(self, ends: tuple[Address, Address] | None) -> int:
         """Serve up to `uses` connections; the first is that of `ends` if it is there already."""
@@ -217,19 +223,38 @@ class Worker:
             ends = ends or receive_connection(self._channel)
             if ends is None:
                 break
+            if not left:
+                self._say_goodbye()
             status = self._serve(*ends)
             ends = None
-            self._forget()
             if left:
+                self._forget()
                 self._channel.send(DONE)
         return status
+
+    def _say_goodbye(self) -> None:
+        """Nothing but the session is left to do, and nothing but its descriptors stays open."""
+        handover.keep(RECORD)
+        os.closerange(CHANNEL, LOG + 1)
 
     def _forget(self) -> None:
         os.closerange(0, 2)
         os.closerange(RECORD, RECORD + 1)
+        os.dup2(LOG, 2)  # which was the client, with -stderr=socket
         os.chdir(self._directory)
         os.umask(self._umask)
         signals_to_default()
+
+
+def enter_again() -> str:
+    """The current directory, or `/` from now on if this user couldn't return to it."""
+    try:
+        directory = os.getcwd()
+        os.chdir(directory)
+    except OSError:
+        directory = "/"
+        os.chdir(directory)
+    return directory
 
 
 def take_over(client: socket) -> Address:

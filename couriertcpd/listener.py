@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import signal
+from collections.abc import Callable
 from socket import socket
 from time import monotonic
 
@@ -82,7 +83,7 @@ class Listener:
         os.killpg(0, signal.SIGTERM)
         return True
 
-    _HANDLERS = {
+    _HANDLERS: dict[int, Callable[[Listener], bool]] = {
         signal.SIGCHLD: handle_sigchld,
         signal.SIGHUP: handle_sighup,
         signal.SIGINT: handle_sigterm,
@@ -92,7 +93,7 @@ class Listener:
     def _accept(self, listening: socket) -> None:
         """Accept who is waiting, then find a process for each: between two forks the less happens
         the better, because each leaves the parent to copy every page that it writes to."""
-        admitted = []
+        admitted: list[tuple[socket, Address, bytes]] = []
         while len(admitted) < BATCH and not self._limits.full:
             try:
                 client, sockaddr = listening.accept()

@@ -78,6 +78,7 @@ def listen(options: Options, env: dict[str, str]) -> int:
     serve = session(chain, env, options.nodnslookup, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
+    gc.disable()  # a session is short, and has no cycles worth a search
     return Listener(sockets, limits, serve, prefork=options.prefork, uses=options.uses).run()
 
 

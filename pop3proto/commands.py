@@ -16,7 +16,7 @@ from __future__ import annotations
 
 MAX_LINE = 8191  # octets of one line without its LF; RFC 2449 section 4 demands 255
 SEPARATORS = b" \t\r"
-MAX_DIGITS = 10  # more cannot be the number of a message, and int() of a megabyte takes seconds
+MAX_DIGITS = 40  # RFC 1939 section 3 allows arguments of 40; int() of a megabyte takes seconds
 
 
 class BadLine(Exception):
@@ -41,8 +41,9 @@ class Command:
         return self.argument.replace(b"\t", b" ").replace(b"\r", b" ").split()
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Command) and self.verb == other.verb
-        return same and self.argument == other.argument
+        if not isinstance(other, Command):
+            return NotImplemented
+        return (self.verb, self.argument) == (other.verb, other.argument)
 
     def __repr__(self) -> str:
         return f"Command({self.verb!r}, {self.argument!r})"

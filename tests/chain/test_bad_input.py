@@ -40,6 +40,11 @@ ORDINARY = re.compile(
 )
 
 
+@pytest.fixture
+def environment(environment):
+    return {**environment, "POP3_FAILURE_DELAY": "0"}
+
+
 def start(*argv: str, env=None, cwd=None) -> subprocess.CompletedProcess:
     """Run couriertcpd, which is expected to refuse."""
     return subprocess.run(
@@ -337,7 +342,7 @@ BROKEN_RECORDS = {
 def test_a_record_that_cannot_be_served(serve, accounts, record):
     with accounts.userdb.open("a") as file:
         file.write(f"mary\t{BROKEN_RECORDS[record]}|systempw={sha('x')}\n")
-    server = serve(env={"POP3_FAILURE_DELAY": "0"})
+    server = serve()
     answer, rest = attempt(server, "mary", "x")
     assert answer in (FAILED, TEMPORARY)
     assert rest in (b"+OK Better luck next time.\r\n", b"")
@@ -351,7 +356,7 @@ def test_a_line_of_rubbish_in_the_userdb_harms_nobody_else(serve, accounts):
     john = accounts.add("john")
     with accounts.userdb.open("ab") as file:
         file.write(b"last\tuid=1|gid=1|home=/|systempw=x")  # no line end
-    server = serve(env={"POP3_FAILURE_DELAY": "0"})
+    server = serve()
     assert attempt(server, "john", john.password)[0] == "+OK logged in."
     for name in ("#comment", "x", "=", "j", "last", "no tab here"):
         assert attempt(server, name, "x")[0] == FAILED

@@ -123,8 +123,7 @@ def test_CVE_02_a_mebibyte_without_line_end_takes_no_memory(quick, mode, john, p
         for _ in range(16):
             client.send(b"a" * 65536)
         wait_until(lambda: unread(client, server) == 0, "the server has read all")
-        if "-coldexec" not in mode:
-            assert memory(pid) - before < 512
+        assert memory(pid) - before < 512
         client.send(b"\r\n")
         assert client.line().startswith(b"-ERR")
         assert client.ask("QUIT").startswith("+OK")
@@ -538,8 +537,8 @@ def test_CVE_10_CVE_46_numbers_that_are_none(quick, john, verb):
             assert client.ask(f"{verb} {number}{more}").startswith("-ERR"), number
         if verb == "TOP":
             for count in NO_NUMBERS[2:]:
-                if count.isascii() and count.isdigit() and len(count) <= 10:
-                    continue
+                if count.isascii() and count.isdigit() and len(count) <= 40:
+                    continue  # a number, if a large one
                 assert client.ask(f"TOP 1 {count}").startswith("-ERR"), count
         assert client.ask("STAT") == "+OK 2 38"
         assert client.ask("QUIT") == "+OK Bye-bye."
@@ -572,7 +571,7 @@ def test_CVE_11_top_with_a_huge_count_is_the_whole_message(quick, mode, john):
     with server.client().login(john) as client:
         whole = client.listing("RETR 1")
         before = cpu_of(server)
-        for count in (1000, 1001, 4294967296, 9999999999):
+        for count in (1000, 1001, 4294967296, 9999999999, 10**39):
             assert client.listing(f"TOP 1 {count}") == whole
         assert cpu_of(server) - before <= 50
 
@@ -635,18 +634,8 @@ def test_CVE_38_a_name_in_the_userdb_cannot_forge_log_fields_after_login(quick, 
     assert_plain_log(server)
 
 
-@pytest.mark.parametrize("level", ["", "0", "1"])
-def test_CVE_39_no_password_in_the_log(quick, mode, accounts, level):
-    john = accounts.add("john")
-    for name, fields in {
-        "nohome": {"uid": 1234, "gid": 1234, "home": "/nowhere"},
-        "nouid": {"gid": 1234, "home": "/"},
-        "isroot": {"uid": 0, "gid": 0, "home": "/"},
-        "toobig": {"uid": 2**40, "gid": 5, "home": "/"},
-    }.items():
-        accounts.record(name, **fields, systempw=sha("Xyzzy-Plugh"))
-    stages = ["courierpop3login", "authpam", "authpwd", "authuserdb", "courierpop3d", "./Maildir"]
-    server = quick(*mode, stages=stages[:1] + stages[2:], env={"DEBUG_LOGIN": level})
+def provoke_every_failure(server: Server, accounts) -> None:
+    """Passwords that are wrong, right for accounts that can't be served, and not even asked for."""
     for name in (b"john", b"nohome", b"nouid", b"isroot", b"toobig", b"nobody-at-all", b"\xff"):
         for password in (b"Xyzzy-Plugh", b"Xyzzy-Plugh\xff", b"Xyzzy-Plugh" * 50):
             talk(server, b"USER %s\r\nPASS %s\r\nQUIT\r\n" % (name, password))
@@ -654,9 +643,43 @@ def test_CVE_39_no_password_in_the_log(quick, mode, accounts, level):
     accounts.userdb.chmod(0o666)
     talk(server, b"USER john\r\nPASS Xyzzy-Plugh\r\nQUIT\r\n")
     accounts.userdb.chmod(0o600)
+
+
+@pytest.fixture
+def unservable(accounts):
+    for name, fields in {
+        "nohome": {"uid": 1234, "gid": 1234, "home": "/nowhere"},
+        "nouid": {"gid": 1234, "home": "/"},
+        "isroot": {"uid": 0, "gid": 0, "home": "/"},
+        "toobig": {"uid": 2**40, "gid": 5, "home": "/"},
+    }.items():
+        accounts.record(name, **fields, systempw=sha("Xyzzy-Plugh"))
+
+
+STAGES = ["courierpop3login", "authpwd", "authuserdb", "courierpop3d", "./Maildir"]
+
+
+def test_CVE_39_no_password_in_the_log(quick, mode, accounts, john, unservable):
+    server = quick(*mode, stages=STAGES)
+    provoke_every_failure(server, accounts)
     still_serves(server, john)
-    assert "Plugh" not in "\n".join(server.lines())
-    assert john.password not in "\n".join(server.lines())
+    log = "\n".join(server.lines())
+    assert "nohome" in log and "isroot" in log
+    assert "Plugh" not in log
+    assert john.password not in log
+
+
+@pytest.mark.parametrize("level", ["0", "1"])
+def test_CVE_39_no_password_in_the_log_of_debug_login_below_2(
+    quick, accounts, john, unservable, level
+):
+    server = quick(stages=STAGES, env={"DEBUG_LOGIN": level})
+    provoke_every_failure(server, accounts)
+    still_serves(server, john)
+    log = "\n".join(server.lines())
+    assert "LOGIN" in log
+    assert "Plugh" not in log
+    assert john.password not in log
 
 
 # Python, and the record on descriptor 3

@@ -328,6 +328,20 @@ def test_the_session_is_closed_when_the_listener_gets_sigterm(serve_pam, mode, u
     wait_until(lambda: told(trace) == ["open_session", "close_session"], "close_session")
 
 
+def test_the_session_is_closed_when_the_process_that_keeps_it_gets_sigterm(
+    serve_pam, mode, user, trace
+):
+    """An administrator ends one session by the pid that is the listener's child."""
+    server = serve_pam(*mode)
+    with server.client().login(user) as client:
+        keeper = int(status_of(serving(server, user.uid))["PPid"])
+        assert keeper in server.children()
+        os.kill(keeper, signal.SIGTERM)
+        assert client.rest() == b""
+    wait_until(lambda: told(trace) == ["open_session", "close_session"], "close_session")
+    wait_for_end(server)
+
+
 def test_the_session_goes_on_when_the_listener_is_killed(serve_pam, mode, user, trace):
     """F-KILL-5, with the process that has to close the PAM session."""
     server = serve_pam(*mode)

@@ -43,14 +43,14 @@ def test_CVE_06_ROB_09_a_nul_or_too_long_a_line_is_no_command(line):
         parse(line)
 
 
-@pytest.mark.parametrize("word", [b"1", b"01", b"4294967297", b"9999999999"])
+@pytest.mark.parametrize("word", [b"1", b"01", b"4294967297", b"9" * 40])
 def test_numbers_are_digits(word):
     assert number(word) == int(word)
 
 
 @pytest.mark.parametrize(
     "word",
-    [b"", b"x", b"-1", b"+1", b"1x", b"1.0", b" 1", b"0x1", b"\xb2", b"1" * 11, b"1" * 10**6],
+    [b"", b"x", b"-1", b"+1", b"1x", b"1.0", b" 1", b"0x1", b"\xb2", b"1" * 41, b"1" * 10**6],
 )
 def test_1939_42_CVE_10_CVE_46_anything_else_is_not_a_number(word):
     with pytest.raises(BadNumber):
