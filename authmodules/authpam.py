@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import pwd
 from ctypes import (
+    CDLL,
     CFUNCTYPE,
     POINTER,
     byref,
@@ -31,7 +32,7 @@ import pam
 from pam.__internals import PamAuthenticator, PamConv, PamResponse, conv_func
 
 from authmodules.passwd import passwd_entry, system_account
-from courierchain import log, passwords
+from courierchain import authmodule, log, passwords
 from courierchain.account import Account, Session
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -55,6 +56,8 @@ TROUBLE = (  # PAM could not find out; anything else is a refusal
 # delay would only tell which names are in passwd (CVE-07). pam_fail_delay(3)
 PAM_FAIL_DELAY = 10
 NO_DELAY = CFUNCTYPE(None, c_int, c_uint, c_void_p)(lambda *_: None)
+
+KEPT: dict[str, CDLL] = {}
 
 PamAuthenticator()  # the first one looks for the libraries, in another process
 
@@ -107,6 +110,8 @@ class Conversation:
         )
         if done and self.pam.open_session() == pam.PAM_SUCCESS:
             self.secret = b""
+            if authmodule.deliver:
+                keep_modules()
             return PamSession(self)
         code, reason = self.pam.code, self.pam.reason
         self.pam.end()
@@ -154,6 +159,14 @@ class PamSession(Session):
     def forget(self) -> None:
         self._pam.code = pam.PAM_DATA_SILENT  # a copy ends: nothing outside of it is undone
         self._pam.end()
+
+
+def keep_modules() -> None:
+    """Keep PAM's modules mapped in a process that will run them again: loading costs the most."""
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "/security/pam_" in line}
+    for path in paths - KEPT.keys():
+        KEPT[path] = CDLL(path)
 
 
 def has_service(name: str) -> bool:

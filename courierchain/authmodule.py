@@ -22,7 +22,7 @@ from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGTERM, pthread_sigmask, s
 from collections.abc import Callable
 
 from courierchain import handover, log, programs, request
-from courierchain.account import Account, Unusable, become_user
+from courierchain.account import Account, Session, Unusable, become_user
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
@@ -39,6 +39,12 @@ class TemporaryFailure(Exception):
 
 
 Verify = Callable[[Request, Settings], Account]
+Deliver = Callable[[Account, bytes, list[str], dict[str, str]], bool]
+
+# Where the listener keeps processes of users, this takes an accepted session to one of them, and
+# returns True: at once, or when it is over if the account has a session to be closed then. Else the
+# service goes on in the process that it began in. See couriertcpd.worker.
+deliver: Deliver | None = None
 
 
 class AuthModule:
@@ -102,25 +108,43 @@ class AuthModule:
         self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> int:
         env = {**env, **account.environment()}
+        delivered = deliver is not None and deliver(account, service, argv, env)
         if account.session is None:
-            return self._serve(account, service, argv, env)
-        session = account.session
-        pthread_sigmask(SIG_BLOCK, [SIGTERM])
-        child = os.fork()
-        if child == 0:
-            pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
-            session.forget()
-            os._exit(handover.run(lambda *_: self._serve(account, service, argv, env), argv, env))
-        # Told to end, the service ends first: the session is closed after it.
-        signal(SIGTERM, lambda *_: os.kill(child, SIGTERM))
-        pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its pid stays its own until then
-        signal(SIGTERM, SIG_DFL)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        session.close()
-        return status if status >= 0 else 255
+            return 0 if delivered else going_on(account, service)(argv, env)
+        status = 0
+        if not delivered:
+            status = run_within(account.session, going_on(account, service), argv, env)
+        account.session.close()
+        return status
 
-    def _serve(self, account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
+    def run(self) -> None:
+        """Run as a program of its own: for modules that are not part of this distribution."""
+        programs.directory = programs.directory or os.path.dirname(os.environ.get("AUTHUSER", ""))
+        os._exit(handover.run(self, sys.argv, dict(os.environ)))
+
+
+def run_within(session: Session, main: handover.Main, argv: list[str], env: dict[str, str]) -> int:
+    """Run the rest of the chain in a child, while this process keeps the session; its status."""
+    handover.spend()
+    pthread_sigmask(SIG_BLOCK, [SIGTERM])
+    child = os.fork()
+    if child == 0:
+        pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
+        session.forget()
+        os._exit(handover.run(main, argv, env))
+    # Told to end, the service ends first: the session is closed after it.
+    signal(SIGTERM, lambda *_: os.kill(child, SIGTERM))
+    pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its pid stays its own until then
+    signal(SIGTERM, SIG_DFL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 255
+
+
+def going_on(account: Account, service: bytes) -> handover.Main:
+    """What comes after the acceptance: become the user, answer on descriptor 3, become argv[0]."""
+
+    def go_on(argv: list[str], env: dict[str, str]) -> int:
         try:
             become_user(account)
             answer = request.encode(service, request.AUTHENTICATED, os.fsencode(account.user))
@@ -128,14 +152,11 @@ class AuthModule:
             handover.become(argv, env, record=True)
         except (Unusable, BadRequest, CannotBecome, OSError) as why:
             # Too late for the login program, which needs root: the client gets its answer here.
-            log.err(f"{self.name}: user={log.safe(account.user)}: {why}")
+            log.err(f"user={log.safe(account.user)}: {why}")
             os.write(1, TEMPORARY)
         return 1
 
-    def run(self) -> None:
-        """Run as a program of its own: for modules that are not part of this distribution."""
-        programs.directory = programs.directory or os.path.dirname(os.environ.get("AUTHUSER", ""))
-        os._exit(handover.run(self, sys.argv, dict(os.environ)))
+    return go_on
 
 
 def auth_module(verify: Verify) -> AuthModule:

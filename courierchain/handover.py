@@ -49,6 +49,7 @@ _resident: dict[str, tuple[int, int, Main]] = {}
 _kept = request.RECORD  # the highest descriptor that stays open between resident programs
 
 _rehearsing = False
+_spent = False
 
 
 def keep(descriptor: int) -> None:
@@ -115,6 +116,20 @@ def _resident_main(path: str, env: dict[str, str]) -> Main | None:
     except OSError:
         return None
     return main if (there.st_dev, there.st_ino) == (device, inode) else None
+
+
+def is_resident(path: str, env: dict[str, str]) -> bool:
+    return _resident_main(path, env) is not None
+
+
+def spend() -> None:
+    """Say that this process must not serve another session after this one."""
+    global _spent
+    _spent = True
+
+
+def is_spent() -> bool:
+    return _spent
 
 
 def run(main: Main, argv: list[str], env: dict[str, str]) -> int:

@@ -1,71 +1,59 @@
-"""children - the processes that serve connections
+"""children - the processes that serve connections, as their parent sees them
 
-Without -prefork and -uses there is one new process for each connection. With them there are
-workers: children that wait on a channel of their own for a connection to come as a descriptor.
+Without -prefork and -uses there is one new process for each connection. With them there are workers
+(see `worker`), which are given connections on a channel of their own.
 
     -prefork=N   N workers wait, so that a greeting does not wait for a fork
-    -uses=N      a worker takes up to N connections, one after another; between them it says so on
-                 its channel. Only where no session changes the uid
+    -uses=N      a worker serves up to N sessions. Where sessions change the uid (we are root) there
+                 are two kinds: those that log people in, and, for each user, those that have become
+                 the user and serve the mailbox. No process ever comes back to root
 
 The parent accepts, counts and refuses, so the limits are exact in all cases; a connection's place
-is free again when its process has gone, or its worker has said that it is done. A worker whose
-channel closes ends: so do all of them when the parent goes, whatever ended it.
+is free again when its process has gone, or its worker has said that it is done. All processes are
+forked from the parent, which knows nothing of any session. A worker whose channel closes ends: so
+do all of them when the parent goes, whatever ended it.
 """
 
 from __future__ import annotations
 
-import array
-import gc
 import os
-from _signal import (
-    SIG_DFL,
-    SIGCHLD,
-    SIGHUP,
-    SIGINT,
-    SIGTERM,
-    set_wakeup_fd,
-    signal,
-)
 from collections.abc import Callable
-from socket import (
-    AF_INET6,
-    AF_UNIX,
-    CMSG_SPACE,
-    IPPROTO_TCP,
-    MSG_NOSIGNAL,
-    SCM_RIGHTS,
-    SO_KEEPALIVE,
-    SOCK_SEQPACKET,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    TCP_NODELAY,
-    socket,
-    socketpair,
-)
+from socket import AF_UNIX, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
-from courierchain import handover
+from courierchain import handover, log
 from courierchain.request import RECORD
 from couriertcpd.limits import Limits
-from couriertcpd.listen import peer_name
+from couriertcpd.worker import (
+    DONE,
+    LONGEST,
+    MOST_DESCRIPTORS,
+    STAYS,
+    Address,
+    Serve,
+    UserWorker,
+    Worker,
+    send,
+    signals_to_default,
+    take_over,
+)
 
-CHANNEL = RECORD + 1  # a worker's descriptor for the channel
-LOG = RECORD + 2  # and a copy of its descriptor 2
-IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next connection
-DONE = b"."
-
-Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
-Serve = Callable[[Address, Address], int]
+IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next session
+MOST_IDLE = 100  # workers that wait; the one that has waited longest goes first
 
 
 class Child:
-    """A process: its channel if it is a worker, and the address it serves just now, if any."""
+    """A process: its channel if it is a worker, and the address it serves just now, if any.
 
-    __slots__ = ("pid", "channel", "address", "idle_since")
+    key: the user whose sessions it serves, as `parcel.key` has it; empty if it logs people in.
+    """
 
-    def __init__(self, pid: int, channel: socket | None):
+    __slots__ = ("pid", "channel", "key", "address", "idle_since")
+
+    def __init__(self, pid: int, channel: socket | None, key: bytes):
         self.pid = pid
         self.channel = channel
+        self.key = key
         self.address: bytes | None = None
         self.idle_since = monotonic()
 
@@ -96,44 +84,78 @@ class Children:
         self._watch = watch
         self._unwatch = unwatch
         self._children: dict[int, Child] = {}
-        self._idle: list[Child] = []  # the last to come is the first to go: its memory is warm
+        self._idle: list[Child] = []  # in the order of their waiting, the longest first
 
     def dispatch(self, client: socket, remote: Address, address: bytes) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
-        while self._idle:
-            child = self._idle.pop()
-            if child.channel and send_connection(child.channel, client, remote):
-                child.address = address
-                return
-        child = self._fork(client, remote)
+        message = f"{remote[0]} {remote[1]}".encode()
+        child = self._give(b"", message, [client.fileno()])
+        if child is None:
+            child = self._fork(b"", client, remote)
         child.address = address
+
+    def _give(self, key: bytes, message: bytes, descriptors: list[int]) -> Child | None:
+        """An idle worker that has taken it; the last to come is the first to go: it is warm."""
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].key == key:
+                child = self._idle.pop(index)
+                if child.channel and send(child.channel, message, descriptors):
+                    return child
+        return None
 
     def replenish(self) -> None:
         """Have -prefork workers waiting, and let go of those that waited long beyond them.
 
         Raises OSError if there can't be one more process.
         """
-        while len(self._idle) < self._prefork:
-            self._idle.append(self._fork())
+        waiting = sum(not child.key for child in self._idle)
+        while waiting < self._prefork:
+            self._idle.append(self._fork(b""))
+            waiting += 1
         horizon = monotonic() - IDLE_LIFE
-        while len(self._idle) > self._prefork and self._idle[0].idle_since < horizon:
-            self._hang_up(self._idle.pop(0))
+        for child in self._idle[:-1] if len(self._idle) > MOST_IDLE else self._idle[:]:
+            if child.idle_since > horizon and len(self._idle) <= MOST_IDLE:
+                break
+            if child.key or waiting > self._prefork:
+                waiting -= not child.key
+                self._idle.remove(child)
+                self._hang_up(child)
 
-    def done(self, child: Child) -> None:
-        """A worker's channel is readable: it is done with a connection, or it has ended."""
+    def heard(self, child: Child) -> None:
+        """A worker's channel is readable: it is done, it delivers a session, or it has ended."""
         assert child.channel
         try:
-            if child.channel.recv(1) != DONE:
-                self._hang_up(child)
-                return
+            message, descriptors, _, _ = recv_fds(child.channel, LONGEST, MOST_DESCRIPTORS)
         except BlockingIOError:
             return
         except ConnectionError:
+            message = b""
+        if not message:
             self._hang_up(child)
             return
-        self._release(child)
-        child.idle_since = monotonic()
-        self._idle.append(child)
+        address, child.address = child.address, None
+        if not message.startswith(STAYS):
+            child.idle_since = monotonic()
+            self._idle.append(child)
+        if address is not None and message == DONE:
+            self._limits.release(address)
+        elif address is not None:
+            self._deliver(message.removeprefix(STAYS), descriptors, address)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _deliver(self, key: bytes, descriptors: list[int], address: bytes) -> None:
+        """Give a session that a module has accepted to a process of that user."""
+        try:
+            child = self._give(key, key, descriptors)
+            if child is None:
+                child = self._fork(key)
+                if not (child.channel and send(child.channel, key, descriptors)):
+                    raise OSError("the process has ended")
+            child.address = address
+        except OSError as why:
+            self._limits.release(address)
+            log.err(f"fork: {why}")
 
     def reap(self) -> None:
         """Take leave of the processes that have ended."""
@@ -141,17 +163,13 @@ class Children:
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 child = self._children.pop(pid, None)
                 if child:
-                    self._release(child)
+                    if child.address is not None:
+                        self._limits.release(child.address)
                     self._hang_up(child)
                     if child in self._idle:
                         self._idle.remove(child)
         except ChildProcessError:
             pass
-
-    def _release(self, child: Child) -> None:
-        if child.address is not None:
-            self._limits.release(child.address)
-            child.address = None
 
     def _hang_up(self, child: Child) -> None:
         if child.channel:
@@ -159,7 +177,7 @@ class Children:
             child.channel.close()
             child.channel = None
 
-    def _fork(self, client: socket | None = None, remote: Address = ("", 0)) -> Child:
+    def _fork(self, key: bytes, client: socket | None = None, remote: Address = ("", 0)) -> Child:
         """A new process, that begins with `client` if there is one."""
         ours = theirs = None
         if client is None or self._uses > 1:
@@ -172,8 +190,8 @@ class Children:
                     end.close()
             raise
         if pid == 0:
-            self._in_child(client, remote, theirs)
-        child = Child(pid, ours)
+            self._in_child(key, client, remote, theirs)
+        child = Child(pid, ours, key)
         self._children[pid] = child
         if ours and theirs:
             theirs.close()
@@ -181,121 +199,18 @@ class Children:
             self._watch(ours, child)
         return child
 
-    def _in_child(self, client: socket | None, remote: Address, channel: socket | None) -> None:
+    def _in_child(
+        self, key: bytes, client: socket | None, remote: Address, channel: socket | None
+    ) -> None:
         status = 1
         try:
             signals_to_default()
             ends = (remote, take_over(client)) if client else None
             if channel:
-                status = Worker(channel, self._serve, self._uses).work(ends)
+                kind = UserWorker if key else Worker
+                status = kind(channel, self._serve, self._uses).work(ends)
             elif ends:
                 os.closerange(RECORD, handover.HIGHEST)
                 status = self._serve(*ends)
         finally:
             os._exit(status)
-
-
-class Worker:
-    """The child's side of a channel. What a session changes in the process is put back after it."""
-
-    __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask")
-
-    def __init__(self, channel: socket, serve: Serve, uses: int):
-        os.dup2(channel.detach(), CHANNEL, inheritable=False)
-        os.dup2(2, LOG, inheritable=False)
-        os.closerange(RECORD, RECORD + 1)
-        os.closerange(LOG + 1, handover.HIGHEST)
-        handover.keep(LOG)
-        self._channel = socket(fileno=CHANNEL)
-        self._serve = serve
-        self._uses = uses
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
-        self._directory = "."
-        if uses > 1:
-            self._directory = enter_again()
-            gc.enable()
-
-    def work(self, ends: tuple[Address, Address] | None) -> int:
-        """Serve up to `uses` connections; the first is that of `ends` if it is there already."""
-        status = 0
-        for left in range(self._uses - 1, -1, -1):
-            ends = ends or receive_connection(self._channel)
-            if ends is None:
-                break
-            if not left:
-                self._say_goodbye()
-            status = self._serve(*ends)
-            ends = None
-            if left:
-                self._forget()
-                self._channel.send(DONE)
-        return status
-
-    def _say_goodbye(self) -> None:
-        """Nothing but the session is left to do, and nothing but its descriptors stays open."""
-        handover.keep(RECORD)
-        os.closerange(CHANNEL, LOG + 1)
-
-    def _forget(self) -> None:
-        os.closerange(0, 2)
-        os.closerange(RECORD, RECORD + 1)
-        os.dup2(LOG, 2)  # which was the client, with -stderr=socket
-        os.chdir(self._directory)
-        os.umask(self._umask)
-        signals_to_default()
-
-
-def enter_again() -> str:
-    """The current directory, or `/` from now on if this user couldn't return to it."""
-    try:
-        directory = os.getcwd()
-        os.chdir(directory)
-    except OSError:
-        directory = "/"
-        os.chdir(directory)
-    return directory
-
-
-def take_over(client: socket) -> Address:
-    """Put the client on descriptors 0 and 1, with nothing of its own left; our end's address."""
-    sockaddr = client.getsockname()
-    client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-    client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-    number = client.detach()
-    for descriptor in (0, 1):
-        if number == descriptor:
-            os.set_inheritable(descriptor, True)
-        else:
-            os.dup2(number, descriptor)
-    if number > 1:
-        os.close(number)
-    return peer_name(sockaddr), sockaddr[1]
-
-
-def send_connection(channel: socket, client: socket, remote: Address) -> bool:
-    """Whether the worker at the other end is there to take it."""
-    text = f"{remote[0]} {remote[1]}".encode()
-    rights = array.array("i", [client.fileno()])
-    try:
-        channel.sendmsg([text], [(SOL_SOCKET, SCM_RIGHTS, rights)], MSG_NOSIGNAL)
-        return True
-    except OSError:
-        return False
-
-
-def receive_connection(channel: socket) -> tuple[Address, Address] | None:
-    """The next connection, put on descriptors 0 and 1; None when the parent has hung up."""
-    text, ancillary, _, _ = channel.recvmsg(128, CMSG_SPACE(4))
-    if not ancillary:
-        return None
-    rights = array.array("i", ancillary[0][2])
-    local = take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=rights[0]))
-    ip, _, port = text.decode().partition(" ")
-    return (ip, int(port)), local
-
-
-def signals_to_default() -> None:
-    set_wakeup_fd(-1)
-    for number in (SIGCHLD, SIGHUP, SIGINT, SIGTERM):
-        signal(number, SIG_DFL)

@@ -17,9 +17,10 @@ from socket import socket
 from time import monotonic
 
 from courierchain import log
-from couriertcpd.children import Address, Child, Children, Serve
+from couriertcpd.children import Child, Children
 from couriertcpd.limits import Limits
 from couriertcpd.listen import address_bytes, peer_name
+from couriertcpd.worker import Address, Serve
 
 PAUSE = 0.2  # seconds without accepting after the system had nothing left
 BATCH = 8  # clients accepted in a row
@@ -55,7 +56,7 @@ class Listener:
                 if descriptor in listening:
                     self._accept(listening[descriptor])
                 elif descriptor in self._channels:
-                    self._children.done(self._channels[descriptor])
+                    self._children.heard(self._channels[descriptor])
                 elif descriptor == wakeup:
                     os.read(wakeup, 512)
             while self._signals:

@@ -23,7 +23,6 @@ from signal import SIG_IGN, SIGPIPE, signal
 from courierchain import handover, log, programs
 from courierchain.request import RECORD
 from couriertcpd import daemon, stderr
-from couriertcpd.children import Address, Serve
 from couriertcpd.connection import variables
 from couriertcpd.installation import Missing, closed_to_users, load_chain
 from couriertcpd.limits import Limits
@@ -31,6 +30,7 @@ from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
 from couriertcpd.options import Options, Refused, parse
 from couriertcpd.rehearsal import rehearse
+from couriertcpd.worker import Address, Serve
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -63,11 +63,6 @@ def listen(options: Options, env: dict[str, str]) -> int:
         daemon.change_group(options.group)
     if options.user is not None:
         daemon.change_user(options.user, keep_group=options.group is not None)
-    if options.uses > 1 and os.geteuid() == 0:
-        raise Refused(
-            f"{options.argv0}: -uses needs -user: one process serves several sessions only where "
-            "none of them changes its uid"
-        )
     if running:
         daemon.to_null()
     stderr.redirect(options, env)

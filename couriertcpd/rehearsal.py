@@ -16,8 +16,8 @@ from socket import socketpair
 
 from courierchain import handover
 from courierchain.request import RECORD
-from couriertcpd.children import Serve
 from couriertcpd.daemon import park
+from couriertcpd.worker import Serve
 
 ROUNDS = 12  # CPython 3.11 specializes a function at its ninth call
 DIALOGUE = b"CAPA\r\nUSER \x7frehearsal\x7f\r\nPASS \x7f\r\nNOOP\r\nQUIT\r\n"

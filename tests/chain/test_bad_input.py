@@ -485,7 +485,7 @@ NO_SECONDS = ["x", "-1", "1.5", "60s", "86401", "99999999999", "00000864009", " 
 def test_a_login_timeout_that_is_no_number(serve, john, value):
     server = serve(env={"POP3_LOGIN_TIMEOUT": value})
     with server.client() as client:
-        assert client.rest().startswith(b"-ERR ")
+        assert client.line().startswith(b"-ERR ")
     server.logged(r"ERR: .*POP3_LOGIN_TIMEOUT.*")
     assert_plain(server)
 

@@ -1,0 +1,221 @@
+"""worker - the child's side: one session, or one after another that come over a channel
+
+A worker waits on its channel for a connection, which comes as a descriptor, serves it, says DONE,
+and waits again. What a session changes in the process is put back after it. A channel that closes
+ends the worker.
+
+    Worker       begins each session at the first program of the chain. As root it serves nobody's
+                 mailbox itself: when a module has accepted somebody, it delivers the session to its
+                 parent, who gives it to a process of that user
+    UserWorker   takes such a session, becomes the user with the first one, for good, and goes on
+                 with the program behind the module
+
+A delivered session is the client's descriptor and a parcel: what the module would have handed over
+by itself, in a file in memory that the parent doesn't read.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from _signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    set_wakeup_fd,
+    signal,
+)
+from collections.abc import Callable
+from socket import (
+    AF_INET6,
+    IPPROTO_TCP,
+    MSG_NOSIGNAL,
+    SO_KEEPALIVE,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    recv_fds,
+    send_fds,
+    socket,
+)
+
+from courierchain import authmodule, handover
+from courierchain.account import Account
+from courierchain.request import RECORD
+from couriertcpd import parcel
+from couriertcpd.listen import peer_name
+
+CHANNEL = RECORD + 1  # a worker's descriptor for the channel
+LOG = RECORD + 2  # and a copy of its descriptor 2
+END = RECORD + 3  # in a user's process, what closes when the session is over
+LONGEST = 4096  # octets of a message on a channel
+MOST_DESCRIPTORS = 3
+DONE = b"."
+STAYS = b"&"  # before a key: the sender is not free yet
+
+Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
+Ends = tuple[Address, Address]  # the client's, and ours
+Serve = Callable[[Address, Address], int]
+
+
+class Worker:
+    __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask", "_delivered")
+
+    def __init__(self, channel: socket, serve: Serve, uses: int):
+        os.dup2(channel.detach(), CHANNEL, inheritable=False)
+        os.dup2(2, LOG, inheritable=False)
+        os.closerange(RECORD, RECORD + 1)
+        os.closerange(LOG + 1, handover.HIGHEST)
+        handover.keep(LOG)
+        self._channel = socket(fileno=CHANNEL)
+        self._serve = serve
+        self._uses = uses
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._directory = "."
+        self._delivered = False
+        if uses > 1:
+            self._directory = enter_again()
+            gc.enable()
+            if os.geteuid() == 0:
+                authmodule.deliver = self._deliver
+
+    def work(self, ends: Ends | None) -> int:
+        """Serve up to `uses` sessions; the first is that of `ends` if it is there already."""
+        status = 0
+        for left in range(self._uses - 1, -1, -1):
+            ends = ends or self._receive()
+            if ends is None:
+                break
+            if not left:
+                self._say_goodbye()
+            status = self._serve(*ends)
+            ends = None
+            if not left or handover.is_spent():
+                break
+            self._forget()
+            if not self._delivered:
+                self._channel.send(DONE)
+            self._delivered = False
+        return status
+
+    def _receive(self) -> Ends | None:
+        """The next connection, put on descriptors 0 and 1; None when the parent has hung up."""
+        text, descriptors, _, _ = recv_fds(self._channel, LONGEST, 1)
+        if not descriptors:
+            return None
+        local = take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=descriptors[0]))
+        ip, _, port = text.decode().partition(" ")
+        return (ip, int(port)), local
+
+    def _deliver(
+        self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
+    ) -> bool:
+        """Give an accepted session to the parent; False if it has to go on here.
+
+        Where there is something to be closed after the service, we wait for its end: it holds the
+        other end of a pipe.
+        """
+        if not handover.is_resident(argv[0], env):
+            return False
+        key = parcel.key(account)
+        descriptors = [0, parcel.pack(account, service, argv, env)]
+        if account.session is None:
+            self._delivered = True
+            send_fds(self._channel, [key], descriptors)
+            os.close(descriptors[1])
+            return True
+        over, end = os.pipe()
+        signal(SIGTERM, SIG_IGN)  # the service gets it too, and ends first
+        send_fds(self._channel, [STAYS + key], [*descriptors, end])
+        for descriptor in (*descriptors[1:], end):
+            os.close(descriptor)
+        os.read(over, 1)
+        os.close(over)
+        return True
+
+    def _say_goodbye(self) -> None:
+        """Nothing but the session is left to do, and nothing but its descriptors stays open."""
+        authmodule.deliver = None
+        handover.keep(RECORD)
+        os.closerange(CHANNEL, LOG + 1)
+
+    def _forget(self) -> None:
+        os.closerange(0, 2)
+        os.closerange(RECORD, RECORD + 1)
+        os.dup2(LOG, 2)  # which was the client, with -stderr=socket
+        os.chdir(self._directory)
+        os.umask(self._umask)
+        signals_to_default()
+
+
+class UserWorker(Worker):
+    __slots__ = ()
+
+    def work(self, ends: Ends | None = None) -> int:
+        """Serve up to `uses` sessions of one user; as root nothing but the way to the user."""
+        authmodule.deliver = None
+        handover.keep(END)
+        self._directory = "/"
+        for _ in range(self._uses):
+            _, descriptors, _, _ = recv_fds(self._channel, LONGEST, MOST_DESCRIPTORS)
+            if len(descriptors) < 2:
+                break
+            client, content, *end = descriptors
+            account, service, argv, env = parcel.unpack(content)
+            for descriptor in end:
+                os.dup2(descriptor, END, inheritable=False)
+                os.close(descriptor)
+            take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=client))
+            handover.run(authmodule.going_on(account, service), argv, env)
+            os.closerange(END, END + 1)
+            if 0 in os.getresuid():
+                break  # it could not become the user
+            self._forget()
+            self._channel.send(DONE)
+        return 0
+
+
+def enter_again() -> str:
+    """The current directory, or `/` from now on if this user couldn't return to it."""
+    try:
+        directory = os.getcwd()
+        os.chdir(directory)
+    except OSError:
+        directory = "/"
+        os.chdir(directory)
+    return directory
+
+
+def take_over(client: socket) -> Address:
+    """Put the client on descriptors 0 and 1, with nothing of its own left; our end's address."""
+    sockaddr = client.getsockname()
+    client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+    client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    number = client.detach()
+    for descriptor in (0, 1):
+        if number == descriptor:
+            os.set_inheritable(descriptor, True)
+        else:
+            os.dup2(number, descriptor)
+    if number > 1:
+        os.close(number)
+    return peer_name(sockaddr), sockaddr[1]
+
+
+def send(channel: socket, message: bytes, descriptors: list[int]) -> bool:
+    """Whether the worker at the other end is there to take it."""
+    try:
+        send_fds(channel, [message], descriptors, MSG_NOSIGNAL)
+        return True
+    except OSError:
+        return False
+
+
+def signals_to_default() -> None:
+    set_wakeup_fd(-1)
+    for number in (SIGCHLD, SIGHUP, SIGINT, SIGTERM):
+        signal(number, SIG_DFL)
