@@ -27,8 +27,10 @@ TARGETS = [
     ("ours-userdb", "courier-userdb", CPU, 0.6),
     ("ours-pam", "courier-pam", RATE, 1.3),
     ("ours-pam", "courier-pam", CPU, None),
-    ("ours-prefork", "courier-userdb", RATE, None),
-    ("ours-prefork", "courier-userdb", CPU, None),
+    ("ours-fork", "courier-userdb", RATE, None),
+    ("ours-fork", "courier-userdb", CPU, None),
+    ("ours-fork-pam", "courier-pam", RATE, None),
+    ("ours-fork-pam", "courier-pam", CPU, None),
     ("ours-virtual", "courier-userdb", RATE, 6.0),
     ("ours-virtual", "courier-userdb", CPU, None),
 ]

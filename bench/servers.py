@@ -178,9 +178,10 @@ def set_ups(folder: str, mailboxes: Mailboxes, canned: str, bin: str | None) -> 
     ]
     if bin:
         servers += [
-            Ours("ours-userdb", folder, mailboxes, bin, "authuserdb"),
-            Ours("ours-pam", folder, mailboxes, bin, "authpam"),
-            Ours("ours-prefork", folder, mailboxes, bin, "authuserdb", "-prefork=8"),
+            Ours("ours-userdb", folder, mailboxes, bin, "authuserdb", "-uses=1000"),
+            Ours("ours-pam", folder, mailboxes, bin, "authpam", "-uses=1000"),
+            Ours("ours-fork", folder, mailboxes, bin, "authuserdb"),
+            Ours("ours-fork-pam", folder, mailboxes, bin, "authpam"),
             OursVirtual("ours-virtual", folder, mailboxes, bin),
         ]
     return servers

@@ -39,7 +39,7 @@ class TemporaryFailure(Exception):
 
 
 Verify = Callable[[Request, Settings], Account]
-Deliver = Callable[[Account, bytes, list[str], dict[str, str]], bool]
+Deliver = Callable[[str, Account, bytes, list[str], dict[str, str]], bool]
 
 # Where the listener keeps processes of users, this takes an accepted session to one of them, and
 # returns True: at once, or when it is over if the account has a session to be closed then. Else the
@@ -108,12 +108,12 @@ class AuthModule:
         self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> int:
         env = {**env, **account.environment()}
-        delivered = deliver is not None and deliver(account, service, argv, env)
+        delivered = deliver is not None and deliver(self.name, account, service, argv, env)
         if account.session is None:
-            return 0 if delivered else going_on(account, service)(argv, env)
+            return 0 if delivered else going_on(self.name, account, service)(argv, env)
         status = 0
         if not delivered:
-            status = run_within(account.session, going_on(account, service), argv, env)
+            status = run_within(account.session, going_on(self.name, account, service), argv, env)
         account.session.close()
         return status
 
@@ -141,7 +141,7 @@ def run_within(session: Session, main: handover.Main, argv: list[str], env: dict
     return status if status >= 0 else 255
 
 
-def going_on(account: Account, service: bytes) -> handover.Main:
+def going_on(name: str, account: Account, service: bytes) -> handover.Main:
     """What comes after the acceptance: become the user, answer on descriptor 3, become argv[0]."""
 
     def go_on(argv: list[str], env: dict[str, str]) -> int:
@@ -152,7 +152,7 @@ def going_on(account: Account, service: bytes) -> handover.Main:
             handover.become(argv, env, record=True)
         except (Unusable, BadRequest, CannotBecome, OSError) as why:
             # Too late for the login program, which needs root: the client gets its answer here.
-            log.err(f"user={log.safe(account.user)}: {why}")
+            log.err(f"{name}: user={log.safe(account.user)}: {why}")
             os.write(1, TEMPORARY)
         return 1
 

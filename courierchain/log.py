@@ -11,13 +11,18 @@ nobody (F-DISK-4).
 from __future__ import annotations
 
 import os
+from select import POLLOUT, poll
 
 # Users' text goes into lines that ban scripts read: what could forge a field becomes a dot, as
 # Courier does with unprintable bytes.
 _SAFE = bytes(
     octet if 0x21 <= octet <= 0x7E and octet not in b",[]" else ord(".") for octet in range(256)
 )
+PATIENCE = 100  # milliseconds that a line waits for a log that nobody reads
 MAX_SHOWN = 256  # octets of a user's text in one line
+
+_writable = poll()
+_writable.register(2, POLLOUT)
 
 
 def safe(text: str | bytes) -> str:
@@ -35,7 +40,8 @@ def plain(text: str) -> None:
     """Write one line that has no priority, as Courier writes a few."""
     text = text.replace("\n", " ").replace("\r", " ")
     try:
-        os.write(2, os.fsencode(text + "\n"))
+        if _writable.poll(PATIENCE):
+            os.write(2, os.fsencode(text + "\n"))
     except OSError:
         pass
 

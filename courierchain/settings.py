@@ -41,6 +41,6 @@ class Settings:
         text = self._env.get(name)
         if not text:
             return int(DEFAULTS[name])
-        if not text.isdigit() or not 0 <= int(text[:10]) <= 86400:
+        if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= 86400):
             raise ValueError(f"{name}={text}: not a number of seconds from 0 to 86400")
         return int(text)

@@ -24,7 +24,10 @@ def program() -> None:
     real = os.path.realpath(argv[0])
     programs.directory = os.path.dirname(real)
     name, real_name = os.path.basename(argv[0]), os.path.basename(real)
-    entry = programs.ENTRIES.get(name) or programs.ENTRIES[real_name]
+    entry = programs.ENTRIES.get(name) or programs.ENTRIES.get(real_name)
+    if entry is None:
+        log.err(f"{name}: not the name of one of our programs ({', '.join(programs.ENTRIES)})")
+        os._exit(1)
     reap_writer()
     try:
         main = handover.load(entry)

@@ -42,9 +42,16 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     again = env.get("AUTHARGC", "0")[:1] not in ("", "0")
     env = remembering(argv, env)
     settings = Settings(env)
+    try:
+        delay = settings.seconds("POP3_FAILURE_DELAY")
+        budget = settings.seconds("POP3_LOGIN_TIMEOUT")
+    except ValueError as why:
+        log.err(f"{argv[0]}: {why}")
+        os.write(1, TEMPORARY)
+        return 1
     if again:
-        sleep(settings.seconds("POP3_FAILURE_DELAY"))
-    deadline = monotonic() + time_left(env, settings.seconds("POP3_LOGIN_TIMEOUT"))
+        sleep(delay)
+    deadline = monotonic() + time_left(env, budget)
     if monotonic() >= deadline:
         return 1
     where = address(env)

@@ -130,9 +130,15 @@ class Children:
             return
         except ConnectionError:
             message = b""
-        if not message:
+        # Only who logs people in delivers sessions: never a process that runs as a user.
+        if message and (message == DONE or not child.key):
+            self._obey(child, message, descriptors)
+        else:
             self._hang_up(child)
-            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _obey(self, child: Child, message: bytes, descriptors: list[int]) -> None:
         address, child.address = child.address, None
         if not message.startswith(STAYS):
             child.idle_since = monotonic()
@@ -141,8 +147,6 @@ class Children:
             self._limits.release(address)
         elif address is not None:
             self._deliver(message.removeprefix(STAYS), descriptors, address)
-        for descriptor in descriptors:
-            os.close(descriptor)
 
     def _deliver(self, key: bytes, descriptors: list[int], address: bytes) -> None:
         """Give a session that a module has accepted to a process of that user."""

@@ -26,7 +26,7 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
     for word in argv:
         path = programs.locate(word, env) if expected or "/" not in word else None
         if path is None and expected:
-            raise Missing(f"{word}: No such file or directory (looked in {places(word, env)})")
+            raise Missing(f"{word}: {reason(word)} (looked in {places(word, env)})")
         expected = path is not None and hands_over(path)
         try:
             if path:
@@ -36,10 +36,20 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
     return [programs.locate(argv[0], env) or argv[0], *argv[1:]]
 
 
+def is_login(path: str) -> bool:
+    """Whether the program is our courierpop3login, which begins with nobody logged in."""
+    return (programs.entry_of(path) or "").startswith("courierpop3login.")
+
+
 def hands_over(path: str) -> bool:
     """Whether the program is one of ours whose first argument is the next program."""
     entry = programs.entry_of(path) or ""
     return entry.startswith(("courierpop3login.", "authmodules."))
+
+
+def reason(word: str) -> str:
+    there = "/" in word and os.path.exists(word)
+    return "Permission denied: not executable" if there else "No such file or directory"
 
 
 def places(word: str, env: dict[str, str]) -> str:

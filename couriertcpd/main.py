@@ -24,7 +24,7 @@ from courierchain import handover, log, programs
 from courierchain.request import RECORD
 from couriertcpd import daemon, stderr
 from couriertcpd.connection import variables
-from couriertcpd.installation import Missing, closed_to_users, load_chain
+from couriertcpd.installation import Missing, closed_to_users, is_login, load_chain
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
@@ -52,7 +52,7 @@ def listen(options: Options, env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
     chain = load_chain(options.program, env)
     warn_of_closed_directories(options)
-    if not options.coldexec:
+    if not options.coldexec and is_login(chain[0]):
         rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
     running = daemon.detach(options.pid) if options.pid else None
     occupy_record_number()
@@ -116,8 +116,8 @@ def warn_of_closed_directories(options: Options) -> None:
 
 
 def occupy_record_number() -> None:
-    """Let no descriptor that lives long get the number of the chain's record."""
+    """Let no descriptor that lives long get the number of the chain's record, or a lower one."""
     while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < RECORD:
-        pass
+        os.set_inheritable(descriptor, True)
     if descriptor > RECORD:
         os.close(descriptor)

@@ -1,8 +1,8 @@
 """parcel - an accepted session on its way to a process of its user
 
-Account, service, the argv of the rest of the chain and the environment: what a module hands to the
-program by becoming the user. It travels in a file in memory, as strings with NULs between them,
-from one of our processes to another.
+The module's name, account, service, the argv of the rest of the chain and the environment: what a
+module hands to the program by becoming the user. It travels in a file in memory, as strings with
+NULs between them, from one of our processes to another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from courierchain.account import Account
 
-Content = tuple[Account, bytes, list[str], dict[str, str]]
+Content = tuple[str, Account, bytes, list[str], dict[str, str]]
 
 ACCOUNT = (
     *("user", "uid", "gid", "home", "address", "fullname"),
@@ -24,12 +24,16 @@ def key(account: Account) -> bytes:
     return f"{account.uid} {account.gid} {account.system_user}".encode("utf-8", "surrogateescape")
 
 
-def pack(account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
+def pack(name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
     """A descriptor from which `unpack` reads it. Raises OSError."""
-    fields = [os.fsdecode(service), *(str(getattr(account, name)) for name in ACCOUNT)]
+    fields = [
+        name,
+        os.fsdecode(service),
+        *(str(getattr(account, attribute)) for attribute in ACCOUNT),
+    ]
     fields += [str(len(argv)), *argv]
-    for name, value in env.items():
-        fields += [name, value]
+    for variable in env.items():
+        fields += variable
     descriptor = os.memfd_create("session", os.MFD_CLOEXEC)
     with open(descriptor, "wb", buffering=0, closefd=False) as file:
         file.write(os.fsencode("\0".join(fields)))
@@ -40,7 +44,7 @@ def unpack(descriptor: int) -> Content:
     """What `pack` has written; closes the descriptor."""
     with open(descriptor, "rb", buffering=0) as file:
         file.seek(0)
-        service, *fields = os.fsdecode(file.read()).split("\0")
+        name, service, *fields = os.fsdecode(file.read()).split("\0")
     user, uid, gid, *texts = fields[: len(ACCOUNT)]
     account = Account(
         user=user,
@@ -52,4 +56,4 @@ def unpack(descriptor: int) -> Content:
     count = int(fields[0])
     names = fields[count + 1 :]
     env = dict(zip(names[::2], names[1::2], strict=True))
-    return account, os.fsencode(service), fields[1 : count + 1], env
+    return name, account, os.fsencode(service), fields[1 : count + 1], env

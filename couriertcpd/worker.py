@@ -62,7 +62,7 @@ Serve = Callable[[Address, Address], int]
 
 
 class Worker:
-    __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask", "_delivered")
+    __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask", "_uid", "_delivered")
 
     def __init__(self, channel: socket, serve: Serve, uses: int):
         os.dup2(channel.detach(), CHANNEL, inheritable=False)
@@ -73,6 +73,7 @@ class Worker:
         self._channel = socket(fileno=CHANNEL)
         self._serve = serve
         self._uses = uses
+        self._uid = os.geteuid()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._directory = "."
@@ -94,7 +95,7 @@ class Worker:
                 self._say_goodbye()
             status = self._serve(*ends)
             ends = None
-            if not left or handover.is_spent():
+            if not left or handover.is_spent() or os.geteuid() != self._uid:
                 break
             self._forget()
             if not self._delivered:
@@ -112,7 +113,7 @@ class Worker:
         return (ip, int(port)), local
 
     def _deliver(
-        self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
+        self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> bool:
         """Give an accepted session to the parent; False if it has to go on here.
 
@@ -122,7 +123,7 @@ class Worker:
         if not handover.is_resident(argv[0], env):
             return False
         key = parcel.key(account)
-        descriptors = [0, parcel.pack(account, service, argv, env)]
+        descriptors = [0, parcel.pack(name, account, service, argv, env)]
         if account.session is None:
             self._delivered = True
             send_fds(self._channel, [key], descriptors)
@@ -165,12 +166,12 @@ class UserWorker(Worker):
             if len(descriptors) < 2:
                 break
             client, content, *end = descriptors
-            account, service, argv, env = parcel.unpack(content)
+            name, account, service, argv, env = parcel.unpack(content)
             for descriptor in end:
                 os.dup2(descriptor, END, inheritable=False)
                 os.close(descriptor)
             take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=client))
-            handover.run(authmodule.going_on(account, service), argv, env)
+            handover.run(authmodule.going_on(name, account, service), argv, env)
             os.closerange(END, END + 1)
             if 0 in os.getresuid():
                 break  # it could not become the user

@@ -38,7 +38,8 @@ class Command:
 
     @property
     def words(self) -> list[bytes]:
-        return self.argument.replace(b"\t", b" ").replace(b"\r", b" ").split()
+        spaced = self.argument.replace(b"\t", b" ").replace(b"\r", b" ")
+        return [word for word in spaced.split(b" ") if word]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Command):

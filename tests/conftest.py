@@ -26,6 +26,7 @@ ROOT = os.geteuid() == 0
 DEADLINE = 20.0  # seconds that a test waits for anything at the most
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
+ANY_MODE = {**MODES, "reused": ["-uses=5"]}
 
 
 def needs(program: str) -> str:
@@ -260,6 +261,12 @@ class Client:
 def mode(request) -> list[str]:
     """The options of couriertcpd that choose how stages are started; the suite runs all ways."""
     return MODES[request.param]
+
+
+@pytest.fixture(params=ANY_MODE)
+def any_mode(request) -> list[str]:
+    """The same, and processes that are used again: for tests that don't look at processes."""
+    return ANY_MODE[request.param]
 
 
 @pytest.fixture

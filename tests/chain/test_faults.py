@@ -17,6 +17,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,6 +45,11 @@ MANY = ("-maxprocs=400", "-maxperip=400")
 KILLING = 2.0  # seconds that one test goes on killing
 
 
+@pytest.fixture
+def mode(any_mode):
+    return any_mode
+
+
 def as_owner(accounts, account: Account) -> list[str]:
     """The options of a listener that serves only this account's uid, as -uses demands."""
     if not ROOT:
@@ -52,7 +58,7 @@ def as_owner(accounts, account: Account) -> list[str]:
     return [f"-user={account.uid}", f"-group={account.gid}"]
 
 
-def prefork(options: list[str]) -> int:
+def prefork(options: Sequence[str]) -> int:
     return max([int(option[9:]) for option in options if option.startswith("-prefork=")] or [0])
 
 
@@ -100,9 +106,22 @@ def process_of(server: Server, client: Client) -> int:
     return 0
 
 
-def settle(server: Server, waiting: int = 0) -> None:
-    """Wait until only workers that wait are left of all sessions."""
+def settle(server: Server, mode: Sequence[str] = ()) -> None:
+    """Wait until nothing is left of all sessions but workers that wait for more."""
+    if is_reused(mode):
+        wait_until(lambda: all_wait(server), "all workers wait")
+        return
+    waiting = prefork(mode)
     wait_until(lambda: len(server.children()) == waiting, f"{waiting} children")
+
+
+def is_reused(mode: Sequence[str]) -> bool:
+    return any(option.startswith("-uses=") for option in mode)
+
+
+def own_descriptors(server: Server) -> int:
+    """Those that are not the channel to a worker."""
+    return len(descriptors(server.process.pid)) - len(server.children())
 
 
 def reset(client: Client) -> None:
@@ -142,7 +161,7 @@ def test_F_NET_1_sixty_silent_connections_keep_nobody_out_and_are_cut(serve, mod
                 assert other.rest() == GREETING
             assert client.ask("NOOP") == "+OK Yup."
             assert client.ask("QUIT") == "+OK Bye-bye."
-    settle(server, prefork(mode))
+    settle(server, mode)
 
 
 def test_F_NET_1_one_octet_a_second_does_not_prolong_the_login(serve, john):
@@ -198,8 +217,8 @@ def test_F_NET_3_resets_in_all_phases_leave_nothing_behind(serve, mode, john):
     with server.client().login(john) as client:
         uids = client.listing("UIDL")
         client.ask("QUIT")
-    settle(server, prefork(mode))
-    before = len(descriptors(server.process.pid))
+    settle(server, mode)
+    before = own_descriptors(server)
     for phase in PHASES:
         for round_ in range(4 if "-coldexec" in mode else 30):
             client = server.client()
@@ -209,9 +228,9 @@ def test_F_NET_3_resets_in_all_phases_leave_nothing_behind(serve, mode, john):
             if round_ % 3 == 2 and phase.endswith(b"\n"):
                 client.line()
             reset(client)
-    settle(server, prefork(mode))
-    wait_until(lambda: len(descriptors(server.process.pid)) == before, f"{before} descriptors")
-    settle(server, prefork(mode))
+    settle(server, mode)
+    wait_until(lambda: own_descriptors(server) == before, f"{before} descriptors")
+    settle(server, mode)
     assert list((john.maildir / "tmp").iterdir()) == []
     with server.client().login(john) as client:
         assert client.listing("UIDL") == uids
@@ -222,7 +241,7 @@ def test_F_NET_3_resets_in_all_phases_leave_nothing_behind(serve, mode, john):
 def test_F_NET_3_connections_that_are_gone_before_they_are_accepted(serve, mode, john):
     """The listener stands still meanwhile: some are reset in the queue (ECONNABORTED)."""
     server = serve(*mode, *MANY)
-    settle(server, prefork(mode))
+    settle(server, mode)
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         for _ in range(60):
@@ -231,7 +250,7 @@ def test_F_NET_3_connections_that_are_gone_before_they_are_accepted(serve, mode,
         os.kill(server.process.pid, signal.SIGCONT)
     with server.client().login(john) as client:
         assert client.ask("QUIT") == "+OK Bye-bye."
-    settle(server, prefork(mode))
+    settle(server, mode)
     assert not [line for line in server.lines() if "rror" in line or "Traceback" in line]
 
 
@@ -247,7 +266,7 @@ def test_F_NET_4_maxprocs_is_exact_and_every_place_comes_back(serve, mode, john)
             assert waiting.line() == GREETING
             another = stack.enter_context(server.client())
             assert is_silent(another, 0.2)
-        settle(server, prefork(mode))
+        settle(server, mode)
     alerts = [line for line in server.lines() if line.startswith("ALERT")]
     assert alerts == ["ALERT: 3 maximum active connections."]  # once a minute at most
 
@@ -266,7 +285,7 @@ def test_F_NET_4_maxperip_is_exact_and_every_place_comes_back(serve, mode, john)
                 ("127.0.0.1", server.port), DEADLINE, source_address=("127.0.0.2", 0)
             ) as elsewhere:
                 assert elsewhere.recv(100) == GREETING
-        settle(server, prefork(mode))
+        settle(server, mode)
 
 
 def test_F_NET_4_maxperc_is_exact_and_silent(serve, mode, john):
@@ -282,7 +301,7 @@ def test_F_NET_4_maxperc_is_exact_and_silent(serve, mode, john):
         assert three.recv(100) == b""
         with connect("127.0.1.1") as other_network:
             assert other_network.recv(100) == GREETING
-    settle(server, prefork(mode))
+    settle(server, mode)
     assert not [line for line in server.lines() if line.startswith("ALERT")]
 
 
@@ -337,7 +356,7 @@ def test_F_NET_5_no_descriptor_left_for_accept(serve, mode, john):
     pid = server.process.pid
     with server.client().login(john) as client:
         client.ask("QUIT")
-    settle(server, prefork(mode))
+    settle(server, mode)
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     lowest_free = next(n for n in itertools.count() if n not in descriptors(pid))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
@@ -351,7 +370,7 @@ def test_F_NET_5_no_descriptor_left_for_accept(serve, mode, john):
         client.login(john)
         assert client.ask("QUIT") == "+OK Bye-bye."
     assert server.lines().count("ERR: accept: Too many open files") == 1
-    settle(server, prefork(mode))
+    settle(server, mode)
 
 
 def allow_processes(account: Account, pid: int, number: int) -> None:
@@ -367,10 +386,10 @@ def test_F_NET_6_no_process_left_for_fork(serve, mode, accounts, john):
     pid = server.process.pid
     with server.client().login(john) as client:
         client.ask("QUIT")
-    settle(server, prefork(mode))
+    settle(server, mode)
     allow_processes(john, pid, 1)
     with ExitStack() as stack:
-        for _ in range(prefork(mode)):  # these are there already
+        for _ in server.children():  # these wait already
             client = stack.enter_context(server.client())
             client.socket.settimeout(5)
             assert client.line() == GREETING
@@ -385,7 +404,7 @@ def test_F_NET_6_no_process_left_for_fork(serve, mode, accounts, john):
     assert cpu_ticks(pid) - before <= 20
     assert server.process.poll() is None
     allow_processes(john, pid, 1000)
-    settle(server, prefork(mode))
+    settle(server, mode)
     with ExitStack() as stack:  # no place was lost
         clients = [stack.enter_context(server.client()) for _ in range(6)]
         assert [client.line() for client in clients] == [GREETING] * 6
@@ -415,14 +434,33 @@ def process_found(server: Server, client: Client) -> int:
     return wait_until(lambda: process_of(server, client), "the client's process")
 
 
-def kill_after(pid: int, seconds: float) -> None:
+def spin(seconds: float) -> None:
+    """Let time pass; a sleep would be longer than what is to be hit."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        pass  # a sleep would be longer than what is to be hit
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has come to its end
+        pass
+
+
+def kill(server: Server, *pids: int) -> None:
+    """kill -9 children of the listener, and wait until it knows."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has come to its end
+    wait_until(lambda: not set(pids) & set(server.children()), "the killed are buried")
+
+
+def processes_of_users(server: Server) -> list[int]:
+    """The children that are not as the listener is."""
+    found = []
+    for pid in server.children():
+        try:
+            if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+                found.append(pid)
+        except FileNotFoundError:
+            pass
+    return found
 
 
 def test_F_KILL_1_killed_at_any_instant_of_quit(serve, mode, john):
@@ -443,7 +481,8 @@ def test_F_KILL_1_killed_at_any_instant_of_quit(serve, mode, john):
             rounds += 1
             if rounds % 3:
                 os.kill(pid, signal.SIGCONT)
-            kill_after(pid, random.uniform(0, 0.002))
+            spin(random.uniform(0, 0.002))
+            kill(server, pid)
             answer = client.rest()
         there = {(john.maildir / "cur" / name).read_bytes() for name in john.files()}
         assert set(letters[1::2]) <= there <= set(letters)
@@ -469,10 +508,10 @@ def test_F_KILL_2_killed_with_marks_and_no_quit(serve, mode, john):
     with server.client().login(john) as client:
         for position in range(1, 5):
             assert client.ask(f"DELE {position}") == "+OK Deleted."
-        kill_after(process_found(server, client), 0)
+        kill(server, process_found(server, client))
         assert client.rest() == b""
     assert listing_of(server, john) == before
-    settle(server, prefork(mode))
+    settle(server, mode)
 
 
 def test_F_KILL_3_killed_during_login_while_mail_comes(serve, mode, john):
@@ -487,7 +526,8 @@ def test_F_KILL_3_killed_during_login_while_mail_comes(serve, mode, john):
         client = begin_login(server, john)
         pid = process_found(server, client)
         client.send(f"PASS {john.password}\r\n".encode())
-        kill_after(pid, random.uniform(0, 0.12 if "-coldexec" in mode else 0.006))
+        spin(random.uniform(0, 0.12 if "-coldexec" in mode else 0.006))
+        kill(server, pid, *processes_of_users(server))
         interrupted += client.rest() == b""
         client.close()
         if len(sent) % 5 == 0:
@@ -515,10 +555,10 @@ def test_F_KILL_4_killed_in_mid_retr(serve, mode, john):
             client.login(john).send(b"RETR 1\r\n")
             assert client.line().startswith(b"+OK ")
             client.file.read(random.randrange(300000))
-            kill_after(process_found(server, client), 0)
+            kill(server, process_found(server, client))
             assert not client.rest().endswith(b"\r\n.\r\n")  # not ended as if it were whole
     assert listing_of(server, john) == before
-    settle(server, prefork(mode))
+    settle(server, mode)
 
 
 def test_F_KILL_5_the_listener_is_killed(serve, mode, john):
@@ -530,7 +570,7 @@ def test_F_KILL_5_the_listener_is_killed(serve, mode, john):
         # A worker that has been forked this instant still holds the listening socket.
         wait_until(
             lambda: (
-                len(first.children()) == 2 + prefork(mode)
+                len(first.children()) >= 2 + prefork(mode)
                 and all(map(is_waiting, first.children()))
             ),
             "all processes wait",

@@ -44,8 +44,8 @@ def ask(server, user="john", password="secret") -> bytes:
         return client.rest()
 
 
-def test_the_request_is_byte_for_byte_the_documented_one(serve, mode, public, dump):
-    server = serve(*mode, stages=["courierpop3login", dump, "courierpop3d", "./Maildir"])
+def test_the_request_is_byte_for_byte_the_documented_one(serve, any_mode, public, dump):
+    server = serve(*any_mode, stages=["courierpop3login", dump, "courierpop3d", "./Maildir"])
     assert ask(server) == b"+OK dumped\r\n"
     assert (public / "record").read_bytes() == ASKED
     env = dumped(public)
@@ -60,8 +60,8 @@ def test_the_request_is_byte_for_byte_the_documented_one(serve, mode, public, du
     assert "secret" not in (public / "env").read_text() + (public / "argv").read_text()
 
 
-def test_descriptor_3_is_a_pipe_and_nothing_is_above_it(serve, mode, public, dump):
-    server = serve(*mode, stages=["courierpop3login", dump])
+def test_descriptor_3_is_a_pipe_and_nothing_is_above_it(serve, any_mode, public, dump):
+    server = serve(*any_mode, stages=["courierpop3login", dump])
     ask(server)
     links = [line.split()[-3:] for line in (public / "fds").read_text().splitlines()[1:]]
     targets = {int(number): target for number, _, target in links}
@@ -72,10 +72,10 @@ def test_descriptor_3_is_a_pipe_and_nothing_is_above_it(serve, mode, public, dum
 
 
 def test_a_rejecting_module_passes_on_the_same_bytes_and_changes_nothing(
-    serve, mode, public, dump, john
+    serve, any_mode, public, dump, john
 ):
     stages = ["courierpop3login", "authuserdb", "authpwd", dump, "./Maildir"]
-    server = serve(*mode, stages=stages)
+    server = serve(*any_mode, stages=stages)
     ask(server)
     assert (public / "record").read_bytes() == ASKED
     assert (public / "uid").read_text().strip() == str(os.getuid())
@@ -83,10 +83,12 @@ def test_a_rejecting_module_passes_on_the_same_bytes_and_changes_nothing(
     assert dumped(public)["AUTHENTICATED"] == ""
 
 
-def test_an_accepting_module_answers_and_becomes_the_user(serve, mode, public, dump, accounts):
+def test_an_accepting_module_answers_and_becomes_the_user(serve, any_mode, public, dump, accounts):
     public.chmod(0o777)
     account = accounts.add("john", gecos="John Doe", quota="1000S", options="x=1", mail="/m")
-    server = serve(*mode, stages=["courierpop3login", "authuserdb", "authpwd", dump, "./Maildir"])
+    server = serve(
+        *any_mode, stages=["courierpop3login", "authuserdb", "authpwd", dump, "./Maildir"]
+    )
     ask(server, password=account.password)
     assert (public / "record").read_bytes() == b"pop3\nauthenticated\njohn\n"
     env = dumped(public)
@@ -106,18 +108,18 @@ def test_an_accepting_module_answers_and_becomes_the_user(serve, mode, public, d
         assert (public / "groups").read_text().split() == [str(account.gid)]
 
 
-def test_variables_without_a_value_are_there_and_empty(serve, mode, public, dump, john):
+def test_variables_without_a_value_are_there_and_empty(serve, any_mode, public, dump, john):
     public.chmod(0o777)
-    server = serve(*mode, stages=["courierpop3login", "authuserdb", dump, "./Maildir"])
+    server = serve(*any_mode, stages=["courierpop3login", "authuserdb", dump, "./Maildir"])
     ask(server, password=john.password)
     env = dumped(public)
     assert [env[name] for name in ("MAILDIR", "MAILDIRQUOTA", "OPTIONS")] == ["", "", ""]
 
 
-def test_authservice_of_the_port_names_the_service(serve, mode, public, dump):
+def test_authservice_of_the_port_names_the_service(serve, any_mode, public, dump):
     port = free_port()
     server = serve(
-        *mode,
+        *any_mode,
         stages=["courierpop3login", dump],
         env={f"AUTHSERVICE{port}": "mail"},
         port=port,
@@ -274,8 +276,8 @@ def test_descriptor_3_says_who_is_logged_in(record, authenticated, served, john)
         assert done.stderr.endswith(b"AUTHFAILURE\n")
 
 
-def test_an_inherited_authenticated_logs_nobody_in(serve, mode, public, dump):
-    server = serve(*mode, stages=["courierpop3login", dump], env={"AUTHENTICATED": "root"})
+def test_an_inherited_authenticated_logs_nobody_in(serve, any_mode, public, dump):
+    server = serve(*any_mode, stages=["courierpop3login", dump], env={"AUTHENTICATED": "root"})
     ask(server)
     assert dumped(public)["AUTHENTICATED"] == ""
 
@@ -292,11 +294,11 @@ def test_the_login_program_without_a_chain_says_authfailure():
     assert (done.returncode, done.stderr, done.stdout) == (1, b"AUTHFAILURE\n", b"")
 
 
-def test_AUTHCHAIN_05_uid_and_gid_0_are_never_served(serve, mode, accounts):
+def test_AUTHCHAIN_05_uid_and_gid_0_are_never_served(serve, any_mode, accounts):
     needs_root()
     for name, uid, gid in (("root1", 0, 100), ("root2", 100, 0), ("big", 2**40, 5)):
         accounts.record(name, uid=uid, gid=gid, home="/", systempw=sha("x"))
-    server = serve(*mode)
+    server = serve(*any_mode)
     for name in ("root1", "root2", "big"):
         with server.client() as client:
             client.line()

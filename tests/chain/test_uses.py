@@ -1,7 +1,8 @@
 """-prefork and -uses: one process serves several sessions, one after another, and no session finds
 anything of the one before it.
 
--uses is only for sites where all mailboxes have one uid; the listener runs as that one (-user).
+Where all mailboxes have one uid, the listener runs as that one (-user). As root there are processes
+that log people in, and for each user processes that have become the user, and serve nobody else.
 """
 
 from __future__ import annotations
@@ -9,25 +10,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import stat
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import (
-    BIN,
-    DEADLINE,
-    ROOT,
-    Account,
-    Client,
-    Server,
-    free_port,
-    needs_root,
-    sha,
-    wait_until,
-)
+from couriertcpd import children, worker
+from couriertcpd.limits import Limits
+from tests.conftest import DEADLINE, ROOT, Account, Server, needs_root, sha, wait_until
 
 GREETING = b"+OK Hello there.\r\n"
 PEER = r"ip=\[::ffff:127\.0\.0\.1\], port=\[\d+\]"
@@ -84,7 +76,9 @@ def idle(server: Server) -> None:
 
 def the_server_of(server: Server) -> int:
     """The process of the only client."""
-    (pid,) = wait_until(lambda: busy(server), "a process with a client")
+    (pid,) = wait_until(
+        lambda: (pids := busy(server)) and len(pids) == 1 and pids, "one process with a client"
+    )
     return pid
 
 
@@ -432,26 +426,6 @@ def test_a_killed_worker_is_replaced(serve, virtual):
     assert one_session(server, mary)
 
 
-def test_uses_as_root_is_refused_with_a_line_that_says_why(accounts, john):
-    needs_root()
-    tcpd = str(BIN / "couriertcpd")
-    chain = ["courierpop3login", "authuserdb", "courierpop3d", "./Maildir"]
-    for user in ([], ["-user=root"], ["-user=0"]):
-        port = free_port()
-        done = subprocess.run(
-            [tcpd, "-uses=2", *user, "-address=127.0.0.1", str(port), *chain],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert "-uses" in line and "-user" in line
-        with pytest.raises(ConnectionRefusedError):
-            Client(port)
-
-
 def test_uses_1_needs_no_user(serve, john):
     server = serve("-uses=1")
     assert one_session(server, john)
@@ -470,7 +444,7 @@ def test_an_account_of_another_uid_is_refused_and_said_so(serve, virtual, accoun
         answer = client.ask("PASS " + other.password)
         assert answer == "-ERR Temporary problem, please try again later"
         assert client.rest() == b""
-    server.logged(r"ERR: authuserdb: user=other: .*")
+    server.logged(r"ERR: (authuserdb: )?user=other: .*")
     assert stat.S_IMODE(other.maildir.stat().st_mode) & 0o777
     assert list((other.maildir / "cur").iterdir()) == []
     assert one_session(server, john)
@@ -499,3 +473,205 @@ def test_prefork_has_workers_ready_before_the_first_client(serve, john):
     assert pid in first
     wait_until(lambda: len(server.children()) == 3, "3 workers")
     assert pid not in server.children()
+
+
+# As root
+
+
+@pytest.fixture
+def people(accounts):
+    """john and mary, with a uid of their own each."""
+    needs_root()
+    return accounts.add("john"), accounts.add("mary")
+
+
+def owner(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def refused(server: Server, account: Account) -> str:
+    """The reply to the right password of somebody who can't be served."""
+    with server.client() as client:
+        assert client.line() == GREETING
+        assert client.ask(f"USER {account.name}") == "+OK Password required."
+        answer = client.ask(f"PASS {account.password}")
+        assert client.rest() == b""
+    idle(server)
+    return answer
+
+
+@pytest.mark.parametrize("prefork", [[], ["-prefork=2"]])
+def test_CVE_37_as_root_a_process_serves_one_user_only(serve, people, prefork):
+    john, mary = people
+    subjects = {john: "john's", mary: "mary's, longer"}
+    for account, subject in subjects.items():
+        account.deliver(f"Subject: {subject}\n\n".encode())
+    server = serve("-uses=20", *prefork)
+    served: dict[Account, set[int]] = {john: set(), mary: set()}
+    for account in (john, mary, john, john, mary):
+        with server.client().login(account) as client:
+            pid = the_server_of(server)
+            now = State(pid)
+            ids = {name: value.split() for name, value in now.ids}
+            assert ids["Uid"] == [str(account.uid)] * 4
+            assert ids["Gid"] == [str(account.gid)] * 4
+            assert ids["Groups"] == [str(account.gid)]
+            assert now.directory == str(account.maildir)
+            assert client.listing("RETR 1") == [f"Subject: {subjects[account]}", ""]
+            served[account].add(pid)
+            assert client.ask("QUIT") == "+OK Bye-bye."
+        idle(server)
+    assert len(served[john]) == len(served[mary]) == 1
+    assert not served[john] & served[mary]
+
+
+def test_as_root_a_users_process_ends_after_as_many_sessions_as_it_may_serve(serve, people):
+    john, _ = people
+    server = serve("-uses=3")
+    pids = [one_session(server, john) for _ in range(12)]
+    assert max(map(pids.count, pids)) <= 3
+    assert len(set(pids)) < 12
+
+
+def test_as_root_sessions_of_one_user_at_once_have_a_process_each(serve, people):
+    john, mary = people
+    server = serve("-uses=20", "-maxperip=10")
+    one_session(server, john)
+    with server.client().login(john) as one, server.client().login(john) as two:
+        with server.client().login(mary) as three:
+            assert sorted(map(owner, busy(server))) == sorted([john.uid, john.uid, mary.uid])
+            assert len({socket_of(pid) for pid in busy(server)}) == 3
+            for client in (one, two, three):
+                assert client.ask("QUIT") == "+OK Bye-bye."
+
+
+def test_2449_08_as_root_what_was_sent_ahead_reaches_the_users_process(serve, people):
+    john, _ = people
+    john.deliver(b"Subject: one\n\n")
+    server = serve("-uses=20")
+    ahead = f"USER john\r\nPASS {john.password}\r\nSTAT\r\nNOOP\r\nQUIT\r\n".encode()
+    for _ in range(2):
+        with server.client() as client:
+            client.send(ahead)
+            assert client.rest().endswith(b"+OK 1 16\r\n+OK Yup.\r\n+OK Bye-bye.\r\n")
+        idle(server)
+
+
+def test_as_root_utf8_and_the_account_are_those_of_the_session(serve, people, accounts):
+    """What the module has found out goes to the user's process anew each time."""
+    john, _ = people
+    other = john.home / "Other"
+    for folder in ("new", "cur", "tmp"):
+        (other / folder).mkdir(parents=True)
+    (other / "cur" / "1700000009.x.host:2,").write_bytes(UNICODE)
+    john.own()
+    fields = {"uid": john.uid, "gid": john.gid, "home": john.home, "systempw": sha("x")}
+    accounts.record("elsewhere", **fields, mail=other)
+    accounts.record("closed", **fields, options="disablepop3=1")
+    server = serve("-uses=20")
+    pids = set()
+    for _ in range(2):
+        for utf8 in (True, False):
+            with server.client() as client:
+                client.line()
+                if utf8:
+                    assert client.ask("UTF8") == "+OK UTF8 enabled"
+                client.ask("USER elsewhere")
+                assert client.ask("PASS x") == "+OK logged in."
+                pids.add(the_server_of(server))
+                wrapped = "Subject: Cannot display Unicode content" in client.listing("RETR 1")
+                assert wrapped != utf8
+            idle(server)
+        with server.client() as client:
+            client.line()
+            client.ask("USER closed")
+            assert client.ask("PASS x") == "-ERR POP3 access disabled for this account."
+        idle(server)
+        pids.add(one_session(server, john))
+    assert len(pids) == 1
+    for name in ("elsewhere", "john"):
+        server.logged(rf"INFO: LOGIN, user={name}, {PEER}")
+
+
+def test_as_root_a_killed_process_gives_its_place_back(serve, people):
+    john, mary = people
+    server = serve("-uses=20", "-maxprocs=2", "-maxperip=2")
+    for _ in range(3):
+        with server.client().login(john) as client:
+            os.kill(the_server_of(server), signal.SIGKILL)
+            assert client.rest() == b""
+        idle(server)
+        with server.client() as client:
+            assert client.line() == GREETING
+            os.kill(the_server_of(server), signal.SIGKILL)
+            assert client.rest() == b""
+        idle(server)
+    with server.client().login(john) as one, server.client().login(mary) as two:
+        assert one.ask("QUIT") == two.ask("QUIT") == "+OK Bye-bye."
+
+
+def test_F_KILL_5_as_root_all_processes_end_with_the_listener(serve, people):
+    john, mary = people
+    server = serve("-uses=20", "-prefork=1")
+    for account in (john, mary):
+        one_session(server, account)
+    with server.client().login(john) as client:
+        workers = server.children()
+        assert {owner(pid) for pid in workers} == {0, john.uid, mary.uid}
+        server.process.kill()
+        server.process.wait(DEADLINE)
+        waiting = [pid for pid in workers if not socket_of(pid)]
+        wait_until(lambda: all(state(pid) == "Z" for pid in waiting), "idle workers end")
+        assert client.ask("QUIT") == "+OK Bye-bye."
+    wait_until(lambda: all(state(pid) == "Z" for pid in workers), "all workers end")
+
+
+@pytest.mark.parametrize("harm", ["no interpreter", "no home"])
+def test_as_root_a_process_that_became_a_user_in_vain_logs_nobody_in_any_more(
+    serve, people, script, harm
+):
+    """The program behind the module is a foreign one, so the process that asked for the password
+    becomes the user, and then can't go on. Else john's process would hear mary's password."""
+    john, mary = people
+    interpreter = "/nowhere/sh" if harm == "no interpreter" else "/bin/sh"
+    last = script("last", f"#!{interpreter}\nexit 0\n")
+    if harm == "no home":
+        john.home.rename(john.home.with_name("away"))
+    stages = ["courierpop3login", "authuserdb", last, "./Maildir"]
+    server = serve("-uses=20", stages=stages)
+    expected = "-ERR Temporary problem, please try again later"
+    assert refused(server, john) == expected
+    assert {owner(pid) for pid in server.children()} <= {0}
+    assert refused(server, mary) == (expected if harm == "no interpreter" else "")
+    assert not [line for line in server.lines() if "not started as root" in line]
+
+
+@pytest.mark.parametrize("message", [b"20002 20002 mary", worker.STAYS + b"0 0 root"])
+def test_CVE_37_a_process_of_a_user_has_nothing_delivered_to_another_one(monkeypatch, message):
+    """Whoever has taken over a user's process can write anything on its channel. The listener,
+    which is root, must take from there that a session is over, and nothing else."""
+    started: list[bytes] = []
+    unwatched: list[socket.socket] = []
+    parent = children.Children(
+        lambda *ends: 0,
+        Limits(9, 9, 9),
+        prefork=0,
+        uses=9,
+        watch=lambda channel, child: None,
+        unwatch=unwatched.append,
+    )
+    monkeypatch.setattr(children.Children, "_fork", lambda self, key, *_: started.append(key))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        child = children.Child(os.getpid(), ours, b"20001 20001 john")
+        child.address = bytes(16)
+        socket.send_fds(theirs, [message], [theirs.fileno(), theirs.fileno()])
+        try:
+            parent.heard(child)
+        except (AttributeError, KeyError):
+            pass  # no limit was taken, and nothing is there to be given to
+    assert started == []
