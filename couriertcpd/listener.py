@@ -39,7 +39,8 @@ class Listener:
         self._channels: dict[int, Child] = {}
         self._signals: list[int] = []
         self._accepting = False
-        self._resume = 0.0
+        self._resume = 0.0  # when clients are accepted again
+        self._refill = 0.0  # when workers are forked again
         self._complained: dict[str, float] = {}
         self._children = Children(
             serve, limits, prefork=prefork, uses=uses, watch=self._watch, unwatch=self._unwatch
@@ -121,17 +122,22 @@ class Listener:
         client.close()
 
     def _replenish(self) -> None:
-        if monotonic() < self._resume:
+        if monotonic() < self._refill:
             return
         try:
             self._children.replenish()
         except OSError as why:
-            self._shortage("fork", why)
+            self._refill = monotonic() + PAUSE
+            self._complain("fork", why)
 
     def _shortage(self, what: str, why: OSError) -> None:
         self._resume = monotonic() + PAUSE
-        if monotonic() > self._complained.get(what, 0.0) + QUIET or what not in self._complained:
-            self._complained[what] = monotonic()
+        self._complain(what, why)
+
+    def _complain(self, what: str, why: OSError) -> None:
+        now = monotonic()
+        if now > self._complained.get(what, now - QUIET - 1) + QUIET:
+            self._complained[what] = now
             log.err(f"{what}: {why.strerror}")
 
     def _accept_or_not(self) -> None:
@@ -145,7 +151,7 @@ class Listener:
             self._accepting = accepting
 
     def _patience(self) -> float:
-        return PAUSE if monotonic() < self._resume else TICK
+        return PAUSE if monotonic() < max(self._resume, self._refill) else TICK
 
     def _watch(self, channel: socket, child: Child) -> None:
         self._channels[channel.fileno()] = child
