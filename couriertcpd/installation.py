@@ -12,6 +12,8 @@ from stat import S_IXOTH
 
 from courierchain import handover, programs
 
+LATE = ("hashlib", "_gdbm")  # the rarer password hashes; the compiled userdb
+
 
 class Missing(Exception):
     """A program of the chain that isn't there, or can't be loaded."""
@@ -69,3 +71,12 @@ def closed_to_users() -> str | None:
             if not os.stat(parent).st_mode & S_IXOTH:
                 return parent
     return None
+
+
+def load_late_modules() -> None:
+    """Load what is otherwise imported by the session that needs it, after it became a user."""
+    for name in LATE:
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # Python is built without it, and does without it

@@ -24,7 +24,13 @@ from courierchain import handover, log, programs
 from courierchain.request import RECORD
 from couriertcpd import daemon, stderr
 from couriertcpd.connection import variables
-from couriertcpd.installation import Missing, closed_to_users, is_login, load_chain
+from couriertcpd.installation import (
+    Missing,
+    closed_to_users,
+    is_login,
+    load_chain,
+    load_late_modules,
+)
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
@@ -51,7 +57,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
 def listen(options: Options, env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
     chain = load_chain(options.program, env)
-    warn_of_closed_directories(options)
+    provide_for_closed_directories(options)
     if not options.coldexec and is_login(chain[0]):
         rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
     running = daemon.detach(options.pid) if options.pid else None
@@ -105,9 +111,10 @@ def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:
     return env
 
 
-def warn_of_closed_directories(options: Options) -> None:
+def provide_for_closed_directories(options: Options) -> None:
     closed = closed_to_users() if os.geteuid() == 0 else None
     if closed:
+        load_late_modules()
         log.warn(
             f"{options.argv0}: users cannot enter {closed}, so no program of this installation "
             "can be executed once a user has logged in; those that are resident work "

@@ -542,7 +542,8 @@ def test_as_root_sessions_of_one_user_at_once_have_a_process_each(serve, people)
     one_session(server, john)
     with server.client().login(john) as one, server.client().login(john) as two:
         with server.client().login(mary) as three:
-            assert sorted(map(owner, busy(server))) == sorted([john.uid, john.uid, mary.uid])
+            expected = sorted([john.uid, john.uid, mary.uid])
+            wait_until(lambda: sorted(map(owner, busy(server))) == expected, "three processes")
             assert len({socket_of(pid) for pid in busy(server)}) == 3
             for client in (one, two, three):
                 assert client.ask("QUIT") == "+OK Bye-bye."
