@@ -72,6 +72,7 @@ def preload(path: str) -> bool:
         return False
     there = os.stat(path)
     _resident[path] = (there.st_dev, there.st_ino, load(entry))
+    programs.resident.add(path)
     return True
 
 
@@ -113,6 +114,8 @@ def _resident_main(path: str, env: dict[str, str]) -> Main | None:
     device, inode, main = _resident[path]
     try:
         there = os.stat(path)
+    except PermissionError:
+        return main  # in a directory closed to this user, who could not execute anything else there
     except OSError:
         return None
     return main if (there.st_dev, there.st_ino) == (device, inode) else None

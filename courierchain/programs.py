@@ -27,17 +27,20 @@ LAUNCHER_MARK = b"from courierchain.start import program"
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 directory: str | None = None  # of our own programs; known once one of them has started
+resident: set[str] = set()  # paths of the programs that are loaded: handover.preload
 
 
 def locate(name: str, env: dict[str, str]) -> str | None:
     """The absolute path of an executable file for `name`; None if there is none."""
     if "/" in name:
         path = name if name.startswith("/") else os.path.abspath(name)
-        return path if os.access(path, os.X_OK) else None
+        return path if path in resident or os.access(path, os.X_OK) else None
     folders = [directory] if directory else []
     folders += env.get("PATH", STANDARD_PATH).split(":")
     for folder in folders:
         path = f"{folder}/{name}"
+        if path in resident:
+            return path
         if folder.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return None
