@@ -51,6 +51,7 @@ from couriertcpd.listen import peer_name
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
 LOG = RECORD + 2  # and a copy of its descriptor 2
 END = RECORD + 3  # in a user's process, what closes when the session is over
+GARBAGE = 20_000  # objects more than were freed, after which cycles are looked for
 LONGEST = 4096  # octets of a message on a channel
 MOST_DESCRIPTORS = 3
 DONE = b"."
@@ -81,6 +82,7 @@ class Worker:
         if uses > 1:
             self._directory = enter_again()
             gc.enable()
+            gc.set_threshold(GARBAGE)
             if os.geteuid() == 0:
                 authmodule.deliver = self._deliver
 
