@@ -129,7 +129,7 @@ class Children:
         except BlockingIOError:
             return
         except ConnectionError:
-            message = b""
+            message, descriptors = b"", []
         # Only who logs people in delivers sessions: never a process that runs as a user.
         if message and (message == DONE or not child.key):
             self._obey(child, message, descriptors)

@@ -117,28 +117,32 @@ class Worker:
     def _deliver(
         self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> bool:
-        """Give an accepted session to the parent; False if it has to go on here.
+        """Give an accepted session to the parent; False if it has to go on here, because the
+        parent has gone, or the next program is somebody else's.
 
         Where there is something to be closed after the service, we wait for its end: it holds the
         other end of a pipe.
         """
         if not handover.is_resident(argv[0], env):
             return False
-        key = parcel.key(account)
-        descriptors = [0, parcel.pack(name, account, service, argv, env)]
-        if account.session is None:
-            self._delivered = True
-            send_fds(self._channel, [key], descriptors)
-            os.close(descriptors[1])
-            return True
+        content = parcel.pack(name, account, service, argv, env)
+        try:
+            if account.session:
+                return self._wait_for_end(parcel.key(account), content)
+            self._delivered = send(self._channel, parcel.key(account), [0, content])
+            return self._delivered
+        finally:
+            os.close(content)
+
+    def _wait_for_end(self, key: bytes, content: int) -> bool:
         over, end = os.pipe()
         signal(SIGTERM, SIG_IGN)  # the service gets it too, and ends first
-        send_fds(self._channel, [STAYS + key], [*descriptors, end])
-        for descriptor in (*descriptors[1:], end):
-            os.close(descriptor)
-        os.read(over, 1)
+        taken = send(self._channel, STAYS + key, [0, content, end])
+        os.close(end)
+        if taken:
+            os.read(over, 1)
         os.close(over)
-        return True
+        return taken
 
     def _say_goodbye(self) -> None:
         """Nothing but the session is left to do, and nothing but its descriptors stays open."""
@@ -163,7 +167,7 @@ class UserWorker(Worker):
         authmodule.deliver = None
         handover.keep(END)
         self._directory = "/"
-        for _ in range(self._uses):
+        for left in range(self._uses - 1, -1, -1):
             _, descriptors, _, _ = recv_fds(self._channel, LONGEST, MOST_DESCRIPTORS)
             if len(descriptors) < 2:
                 break
@@ -175,8 +179,8 @@ class UserWorker(Worker):
             take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=client))
             handover.run(authmodule.going_on(name, account, service), argv, env)
             os.closerange(END, END + 1)
-            if 0 in os.getresuid():
-                break  # it could not become the user
+            if not left or 0 in os.getresuid():
+                break  # it was the last, or could not become the user
             self._forget()
             self._channel.send(DONE)
         return 0

@@ -381,6 +381,37 @@ def test_AUTHCHAIN_05_CVE_37_the_service_has_the_users_ids_and_groups(serve_pam,
         assert os.readlink(f"/proc/{pid}/cwd") == str(user.maildir)
 
 
+def test_what_pam_sets_for_a_session_holds_in_the_service_and_for_nobody_else(
+    serve_pam, mode, add_user, public
+):
+    """pam_limits and pam_umask change the process that opens the session, for what comes after."""
+    limited, other = add_user(), add_user()
+    limits = public / "limits.conf"
+    limits.write_text(f"{limited.name} - nofile 77\n")
+    stack = (
+        f"{UNIX}session required pam_limits.so conf={limits}\n"
+        f"session [success=1 default=ignore] pam_succeed_if.so quiet user != {limited.name}\n"
+        "session required pam_umask.so umask=0027\nsession required pam_permit.so\n"
+    )
+    server = serve_pam(*mode, stack=stack)
+
+    def found(user: Account) -> tuple[str, str]:
+        with server.client().login(user) as client:
+            pid = serving(server, user.uid)
+            (files,) = re.findall(
+                r"Max open files +(\d+) ", Path(f"/proc/{pid}/limits").read_text()
+            )
+            umask = status_of(pid)["Umask"]
+            assert client.ask("QUIT") == "+OK Bye-bye."
+        wait_for_end(server)
+        return files, umask
+
+    before = found(other)
+    assert before[0] != "77" and before[1] != "0027"
+    assert found(limited) == ("77", "0027")
+    assert found(other) == before
+
+
 def test_AUTHCHAIN_03_no_password_in_argv_or_environment_of_any_process(serve_pam, mode, user):
     server = serve_pam(*mode)
     with server.client().login(user):

@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import stat
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -650,21 +651,63 @@ def test_as_root_a_process_that_became_a_user_in_vain_logs_nobody_in_any_more(
     assert not [line for line in server.lines() if "not started as root" in line]
 
 
-@pytest.mark.parametrize("message", [b"20002 20002 mary", worker.STAYS + b"0 0 root"])
-def test_CVE_37_a_process_of_a_user_has_nothing_delivered_to_another_one(monkeypatch, message):
-    """Whoever has taken over a user's process can write anything on its channel. The listener,
-    which is root, must take from there that a session is over, and nothing else."""
-    started: list[bytes] = []
-    unwatched: list[socket.socket] = []
-    parent = children.Children(
+def parent_of_nobody(monkeypatch, started: list[bytes]) -> children.Children:
+    """The listener's side, where no process is ever started: only noted whose it would be."""
+    monkeypatch.setattr(children.Children, "_fork", lambda self, key, *_: started.append(key))
+    return children.Children(
         lambda *ends: 0,
         Limits(9, 9, 9),
         prefork=0,
         uses=9,
         watch=lambda channel, child: None,
-        unwatch=unwatched.append,
+        unwatch=lambda channel: None,
     )
-    monkeypatch.setattr(children.Children, "_fork", lambda self, key, *_: started.append(key))
+
+
+def test_a_worker_that_ends_without_having_read_its_message_does_not_end_the_listener(monkeypatch):
+    """Then the kernel says ECONNRESET for the channel, once, instead of its end."""
+    parent = parent_of_nobody(monkeypatch, [])
+    for key in (b"", b"20001 20001 john"):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        ours.send(b"a client")
+        theirs.close()
+        child = children.Child(os.getpid(), ours, key)
+        parent.heard(child)
+        assert child.channel is None  # hung up
+
+
+@pytest.mark.parametrize("uses", [2, 3])
+def test_sessions_without_a_pause_between_them_are_all_served(serve, accounts, uses):
+    """A worker that has served its last session must not be offered one more."""
+    users = [accounts.add(f"user{number}") for number in range(2)]
+    server = serve(f"-uses={uses}", "-maxperip=20")
+    failures: list[str] = []
+
+    def sessions(account: Account) -> None:
+        try:
+            for _ in range(60):
+                with server.client().login(account) as client:
+                    assert client.ask("QUIT") == "+OK Bye-bye."
+        except (AssertionError, OSError) as why:
+            failures.append(f"{type(why).__name__}: {why}")
+
+    threads = [threading.Thread(target=sessions, args=(users[n % 2],)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert server.process.poll() is None
+    assert not [line for line in server.lines() if line.startswith("ERR")]
+
+
+@pytest.mark.parametrize("message", [b"20002 20002 mary", worker.STAYS + b"0 0 root"])
+def test_CVE_37_a_process_of_a_user_has_nothing_delivered_to_another_one(monkeypatch, message):
+    """Whoever has taken over a user's process can write anything on its channel. The listener,
+    which is root, must take from there that a session is over, and nothing else."""
+    started: list[bytes] = []
+    parent = parent_of_nobody(monkeypatch, started)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)
