@@ -74,7 +74,9 @@ def test_1939_14_a_password_keeps_its_spaces(serve, any_mode, accounts):
         assert client.ask("PASS   a b  ") == "+OK logged in."
 
 
-def test_1939_08_transaction_commands_before_login_are_refused(serve, any_mode, john):
+def test_1939_08_12_43_what_belongs_after_login_and_what_is_not_offered_is_refused(
+    serve, any_mode, john
+):
     server = serve(*any_mode)
     with server.client() as client:
         client.line()
@@ -96,12 +98,13 @@ def test_1939_11_quit_before_login(serve, any_mode, john):
     server.logged(r"DEBUG: Disconnected, ip=\[::ffff:127\.0\.0\.1\], port=\[\d+\]")
 
 
-def test_2449_01_02_capa_before_and_after_login(serve, any_mode, john):
+def test_2449_01_02_15_16_capa_is_the_same_for_all_before_and_after_login(serve, any_mode, john):
     server = serve(*any_mode)
     with server.client() as client:
         client.line()
         before = client.listing("CAPA")
         client.ask("USER john")
+        assert client.listing("CAPA") == before
         client.ask("PASS " + john.password)
         after = client.listing("CAPA")
     assert (
