@@ -108,11 +108,12 @@ class Conversation:
         done = self.pam.authenticate(
             self.user, self.secret, service, call_end=False, resetcreds=False
         )
+        before = process_state() if authmodule.deliver else None
         if done and self.pam.open_session() == pam.PAM_SUCCESS:
             self.secret = b""
             if authmodule.deliver:
                 keep_modules()
-            return PamSession(self)
+            return PamSession(self, changes=before is not None and before != process_state())
         code, reason = self.pam.code, self.pam.reason
         self.pam.end()
         if code in TROUBLE:
@@ -148,7 +149,8 @@ class Conversation:
 class PamSession(Session):
     __slots__ = ("_pam", "_conversation")
 
-    def __init__(self, conversation: Conversation):
+    def __init__(self, conversation: Conversation, *, changes: bool):
+        super().__init__(changes=changes)
         self._pam = conversation.pam
         self._conversation = conversation  # PAM calls it back until the end
 
@@ -159,6 +161,16 @@ class PamSession(Session):
     def forget(self) -> None:
         self._pam.code = pam.PAM_DATA_SILENT  # a copy ends: nothing outside of it is undone
         self._pam.end()
+
+
+def process_state() -> tuple[object, ...]:
+    """What a session's modules may change in the process for the service to find: pam_limits,
+    pam_umask, pam_namespace, pam_group and the like."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    spaces = [os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")]
+    with open("/proc/self/limits", "rb", buffering=0) as limits:
+        return umask, spaces, limits.read(8192), os.getgroups(), os.getcwd(), os.getpriority(0, 0)
 
 
 def keep_modules() -> None:

@@ -86,7 +86,15 @@ class Account:
 
 
 class Session:
-    """Something that a module opened for the time of the service."""
+    """Something that a module opened for the time of the service.
+
+    changes: this process is another one since then, and the service must be its descendant
+    """
+
+    __slots__ = ("changes",)
+
+    def __init__(self, *, changes: bool = False):
+        self.changes = changes
 
     def close(self) -> None:
         """The service has ended; called as root, in the process that opened it."""

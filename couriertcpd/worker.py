@@ -117,13 +117,13 @@ class Worker:
     def _deliver(
         self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> bool:
-        """Give an accepted session to the parent; False if it has to go on here, because the
-        parent has gone, or the next program is somebody else's.
+        """Give an accepted session to the parent; False if it has to go on here: the parent has
+        gone, the next program is somebody else's, or an opened session has changed this process.
 
         Where there is something to be closed after the service, we wait for its end: it holds the
         other end of a pipe.
         """
-        if not handover.is_resident(argv[0], env):
+        if not handover.is_resident(argv[0], env) or (account.session and account.session.changes):
             return False
         content = parcel.pack(name, account, service, argv, env)
         try:
