@@ -17,6 +17,7 @@ from stat import S_ISSOCK
 from time import monotonic
 
 PEEKED = 4096  # octets looked at in search of a line end
+MOST_DISCARDED = 256  # reads of so many octets
 PIPE_PIECE = 4096  # PIPE_BUF: what a pipe that polls writable takes without blocking
 
 
@@ -94,6 +95,16 @@ class Client:
         writable.register(1, POLLOUT)
         _wait(writable, self.send_limit)
         return 0 if self._socket else os.write(1, data[:PIPE_PIECE])
+
+    def discard_input(self) -> None:
+        """Read away what has come behind the last command: closed with octets unread, the
+        connection is reset, and the client may lose the last reply."""
+        try:
+            for _ in range(MOST_DISCARDED):
+                if not (self._socket and self._socket.recv(PEEKED, MSG_DONTWAIT)):
+                    break
+        except OSError:
+            pass
 
     def detach(self) -> None:
         """Let go of the descriptors without closing them, for the next program."""

@@ -175,6 +175,7 @@ def converse(session: Transaction, client: Client, idle_limit: float) -> str:
     try:
         client.send(GREETING)
         answer(session, client, idle_limit)
+        client.discard_input()
     except Gone:
         event = "DISCONNECTED"
     except TimedOut:

@@ -86,6 +86,8 @@ def converse(session: Authorization, first: bytes, deadline: float) -> None:
         while not (session.quit or session.user):
             for line in reader.feed(client.receive_line(deadline - monotonic())):
                 client.send(session.obey(line))
+        if session.quit:
+            client.discard_input()
     finally:
         client.detach()
 
