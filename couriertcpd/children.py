@@ -130,8 +130,8 @@ class Children:
             return
         except ConnectionError:
             message, descriptors = b"", []
-        # Only who logs people in delivers sessions: never a process that runs as a user.
-        if message and (message == DONE or not child.key):
+        # A process that runs as a user can say that its session is over, and nothing else.
+        if message and (not child.key or (message == DONE and child.address is not None)):
             self._obey(child, message, descriptors)
         else:
             self._hang_up(child)
