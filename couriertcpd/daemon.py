@@ -31,11 +31,10 @@ import termios
 from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGKILL, SIGTERM, signal
 from time import monotonic, sleep
 
-from courierchain import log
+from courierchain import handover, log
 from couriertcpd.options import Refused, refusal
 
 INHERITED = 3  # the first descriptor that a daemon has no use for
-HIGHEST = 65536  # closed up to here where the system has no close_range
 PARKED = 10  # above what a shell gives names to; under 64 the kernel's table stays a small one
 READY = b"\n"
 KILL_AFTER = 10.0  # seconds between SIGTERM and SIGKILL, and from one SIGKILL to the next
@@ -74,7 +73,7 @@ def detach(pidfile: str) -> Daemon:
     Descriptors over 2 are closed. The session stays, the process group is a new one without a
     terminal. Raises Refused, in the daemon, if the lock file cannot be had.
     """
-    os.closerange(INHERITED, HIGHEST)
+    os.closerange(INHERITED, handover.HIGHEST)
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)

@@ -13,11 +13,6 @@ from courierchain.account import Account
 
 Content = tuple[str, Account, bytes, list[str], dict[str, str]]
 
-ACCOUNT = (
-    *("user", "uid", "gid", "home", "address", "fullname"),
-    *("maildir", "quota", "options", "system_user"),
-)
-
 
 def key(account: Account) -> bytes:
     """Says whose process may serve it: sessions with the same key have the same ids and groups."""
@@ -25,12 +20,11 @@ def key(account: Account) -> bytes:
 
 
 def pack(name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
-    """A descriptor from which `unpack` reads it. Raises OSError."""
-    fields = [
-        name,
-        os.fsdecode(service),
-        *(str(getattr(account, attribute)) for attribute in ACCOUNT),
-    ]
+    """A descriptor from which `unpack` reads it. `env` has the account's environment in it, which
+    says the rest of the account. Raises OSError.
+    """
+    fields = [name, os.fsdecode(service)]
+    fields += [str(account.uid), str(account.gid), account.system_user]
     fields += [str(len(argv)), *argv]
     for variable in env.items():
         fields += variable
@@ -44,16 +38,14 @@ def unpack(descriptor: int) -> Content:
     """What `pack` has written; closes the descriptor."""
     with open(descriptor, "rb", buffering=0) as file:
         file.seek(0)
-        name, service, *fields = os.fsdecode(file.read()).split("\0")
-    user, uid, gid, *texts = fields[: len(ACCOUNT)]
+        name, service, uid, gid, system_user, count, *fields = os.fsdecode(file.read()).split("\0")
+    argv, names = fields[: int(count)], fields[int(count) :]
+    env = dict(zip(names[::2], names[1::2], strict=True))
     account = Account(
-        user=user,
+        user=env["AUTHENTICATED"],
         uid=int(uid),
         gid=int(gid),
-        **dict(zip(ACCOUNT[3:], texts, strict=True)),  # type: ignore[arg-type]
+        home=env["HOME"],
+        system_user=system_user,
     )
-    fields = fields[len(ACCOUNT) :]
-    count = int(fields[0])
-    names = fields[count + 1 :]
-    env = dict(zip(names[::2], names[1::2], strict=True))
-    return name, account, os.fsencode(service), fields[1 : count + 1], env
+    return name, account, os.fsencode(service), argv, env

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, signal
 
-from courierchain import log
+from courierchain import handover, log
+from courierchain.request import RECORD
 from couriertcpd import syslogger
 from couriertcpd.options import Options, refusal
 
@@ -44,7 +45,7 @@ def piped(read_lines) -> int:  # type: ignore[no-untyped-def]
     if os.fork() == 0:
         try:
             os.dup2(reader, 0)
-            os.closerange(3, 65536)
+            os.closerange(RECORD, handover.HIGHEST)
             for number in (SIGHUP, SIGINT, SIGTERM):
                 signal(number, SIG_IGN)
             read_lines()

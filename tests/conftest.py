@@ -201,6 +201,14 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for text in found for child in text.split()]
 
 
+def has_client(pid: int) -> bool:
+    """Whether a process has a connection on descriptor 0."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
+    except OSError:
+        return False
+
+
 class Client:
     """A POP3 client that shows its bytes."""
 

@@ -32,6 +32,7 @@ from tests.conftest import (
     Server,
     children_of,
     free_port,
+    has_client,
     needs,
     needs_root,
     wait_until,
@@ -327,13 +328,6 @@ def test_F_NET_4_limits_are_exact_with_uses(serve, accounts, john, more):
                 waiting.recv(100)
         wait_until(lambda: all_wait(server), "all workers have done")
     server.logged(re.escape("ALERT: 3 maximum active connections."))
-
-
-def has_client(pid: int) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
-    except OSError:
-        return False
 
 
 def all_wait(server: Server) -> bool:

@@ -23,7 +23,17 @@ from courierchain import passwords
 from courierchain.authmodule import Rejected
 from courierchain.request import encode, parse
 from courierchain.settings import Settings
-from tests.conftest import DEADLINE, ROOT, Account, Client, Server, needs_root, sha, wait_until
+from tests.conftest import (
+    DEADLINE,
+    ROOT,
+    Account,
+    Client,
+    Server,
+    has_client,
+    needs_root,
+    sha,
+    wait_until,
+)
 
 GREETING = b"+OK Hello there.\r\n"
 FAILED = b"-ERR Login failed.\r\n"
@@ -136,13 +146,6 @@ def test_CVE_02_a_mebibyte_without_line_end_takes_no_memory(quick, mode, john, p
         assert client.line().startswith(b"-ERR")
         assert client.ask("QUIT").startswith("+OK")
     still_serves(server, john)
-
-
-def has_client(pid: int) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
-    except OSError:
-        return False
 
 
 def unread(client: Client, server: Server) -> int:

@@ -26,6 +26,7 @@ from tests.conftest import (
     Server,
     children_of,
     free_port,
+    has_client,
     needs,
     needs_root,
     sha,
@@ -169,13 +170,6 @@ def serving(server: Server, uid: int) -> int:
 
 def is_reused(mode: list[str]) -> bool:
     return any(option.startswith("-uses=") for option in mode)
-
-
-def has_client(pid: int) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
-    except OSError:
-        return False
 
 
 def wait_for_end(server: Server) -> None:
