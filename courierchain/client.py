@@ -77,15 +77,16 @@ class Client:
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises TimedOut and Gone."""
+        left = memoryview(data)
         try:
-            while data:
-                done = self._write(data)
+            while left:
+                done = self._write(left)
                 self.sent += done
-                data = data[done:]
+                left = left[done:]
         except OSError as why:
             raise Gone from why
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, data: memoryview) -> int:
         if self._socket:
             try:
                 return self._socket.send(data, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -11,22 +11,29 @@ DEFAULTS: dict[str, str | int] = {
     # Courier's
     "DEFDOMAIN": "",  # appended to userids without a domain, with its separator: "@example.com"
     "DOMAINSEP": "",  # characters that show a userid to have a domain; else DEFDOMAIN's first
+    "MAILDIR_SKIP_SYMLINK_CHECKS": 0,  # not 0: maildirsize may be a symbolic link
     "MIME_UNICODE_MESSAGE_TYPE": "message/global",
     # couriertcpd's, of one session; for modules
     "TCPREMOTEIP": "127.0.0.1",
     # ours
+    "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
     "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
     "POP3_LOGIN_TIMEOUT": 60,  # seconds for the whole login phase, all attempts together
     "POP3_FAILURE_DELAY": 5,  # seconds before a refused login is answered
     "POP3_IDLE_TIMEOUT": 300,  # seconds a logged-in client may take for a command
     "POP3_SEND_TIMEOUT": 300,  # seconds a client may leave a reply untaken
+    "POP3_LOGINEXEC_TIMEOUT": 60,  # seconds that a mailbox's loginexec may take
+    "POP3_FIRST_UIDL": "number",  # ids of a mailbox without a list: number, filename or dovecot
+    "POP3_DOVECOT_UIDL_FORMAT": "%08Xu%08Xv",  # pop3_uidl_format of the Dovecot that was here
+    "POP3_UNICODE": "wrapped",  # or stored: Unicode messages for a client that hasn't said UTF8
+    "POP3_EXCLUSIVE": "0",  # 1: a mailbox in use is refused to others, [IN-USE]
 }
 
 
 class Settings:
     """The settings in an environment: `Settings(env).DEFDOMAIN`. Empty counts as not set.
 
-    A number that isn't one raises ValueError with the name and what is wrong.
+    A value that makes no sense raises ValueError with the name and what is wrong.
     """
 
     __slots__ = ("_env",)
@@ -36,6 +43,15 @@ class Settings:
 
     def text(self, name: str) -> str:
         return self._env.get(name) or str(DEFAULTS[name])
+
+    def choice(self, name: str, *allowed: str) -> str:
+        text = self.text(name)
+        if text not in allowed:
+            raise ValueError(f"{name}={text}: not one of {', '.join(allowed)}")
+        return text
+
+    def is_on(self, name: str) -> bool:
+        return self.choice(name, "0", "1") == "1"
 
     def seconds(self, name: str) -> int:
         text = self._env.get(name)

@@ -4,6 +4,7 @@
     INFO: LOGOUT, user=U, ip=[I], port=[P], top=T, retr=R, rcvd=A, sent=B, time=S
     INFO: DISCONNECTED, ...    INFO: TIMEOUT, ...    INFO: I/O error disconnect, ...
     INFO: LOCKED, user=U, ip=[I], port=[P]
+    INFO: IN-USE, user=U, ip=[I], port=[P]          another session has the mailbox for itself
     INFO: DELETED, user=U, ip=[I], port=[P], filename=cur/NAME
     WARN: and ERR: what failed, to what, and why, user=U
 
@@ -37,6 +38,9 @@ class Journal:
 
     def locked(self) -> None:
         log.info(f"LOCKED, {self._peer}")
+
+    def in_use(self) -> None:
+        log.info(f"IN-USE, {self._peer}")
 
     def deleted(self, name: bytes) -> None:
         if self._deletions:

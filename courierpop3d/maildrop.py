@@ -14,7 +14,9 @@ from itertools import chain
 from courierpop3d import maildir
 from courierpop3d.journal import Journal, shown
 from courierpop3d.maildir import CHUNK, base, open_regular
-from courierpop3d.message import Message
+from courierpop3d.measure import has_unicode_headers
+from courierpop3d.message import PLAIN, UNICODE, Message, Messages
+from courierpop3d.quota import Quota
 
 LOOKS = 5  # at the directory, to remove what somebody keeps renaming
 
@@ -24,11 +26,12 @@ class Damaged(Exception):
 
 
 class Maildrop:
-    __slots__ = ("messages", "_journal", "_gone")
+    __slots__ = ("messages", "_journal", "_gone", "_quota")
 
-    def __init__(self, messages: list[Message], journal: Journal):
+    def __init__(self, messages: Messages, journal: Journal, env: dict[str, str] | None = None):
         self.messages = messages
         self._journal = journal
+        self._quota = Quota(env or {}, journal)
         self._gone: set[Message] = set()
 
     def read(self, message: Message) -> Iterator[bytes]:
@@ -42,6 +45,14 @@ class Maildrop:
         except OSError as why:
             self._journal.warn(f"cannot open message file {_path(message)}: {why.strerror}")
             raise
+
+    def kind(self, message: Message) -> int:
+        """PLAIN or UNICODE, from the headers. Raises OSError."""
+        descriptor = self._open(message)
+        try:
+            return UNICODE if has_unicode_headers(descriptor) else PLAIN
+        finally:
+            os.close(descriptor)
 
     def _chunks(self, message: Message) -> Iterator[bytes]:
         descriptor = self._open(message)
@@ -84,21 +95,22 @@ class Maildrop:
         """Learn the present names of all messages; those that have none."""
         self._fetch_back()
         names = set(maildir.scan(b"cur"))
-        lost = [message for message in self.messages if message.name not in names]
-        names.difference_update([message.name for message in self.messages])
+        known = self.messages.names
+        lost = [row for row, name in enumerate(known) if name not in names]
+        names.difference_update(known)
         now_called = {base(name): name for name in names}
         missing = set()
-        for message in lost:
-            name = now_called.pop(base(message.name), None)
+        for row in lost:
+            name = now_called.pop(base(known[row]), None)
             if name is None:
-                missing.add(message)
+                missing.add(self.messages[row])
             else:
-                message.name = name
+                known[row] = name
         return missing
 
     def _fetch_back(self) -> None:
         """Mail programs put a message that is to be unread again back into new/."""
-        bases = {base(message.name) for message in self.messages}
+        bases = set(map(base, self.messages.names))
         try:
             for name in maildir.scan(b"new"):
                 if base(name) in bases:
@@ -120,10 +132,12 @@ class Maildrop:
                 break
         for message in left:
             self._journal.err(f"cannot remove {_path(message)}: its name keeps changing")
+        self._quota.update()
         return not left and not refused
 
     def _unlink(self, message: Message, refused: list[Message]) -> bool:
         """False if there is no file of this name."""
+        octets = self._quota.octets_of(message.name)
         try:
             os.unlink(message.path)
         except FileNotFoundError:
@@ -132,6 +146,7 @@ class Maildrop:
             refused.append(message)
             self._journal.err(f"cannot remove {_path(message)}: {why.strerror}")
         else:
+            self._quota.subtract(octets)
             self._journal.deleted(message.name)
         return True
 

@@ -11,10 +11,15 @@ program again (AUTHUSER, AUTHARGC, AUTHARGV0...), which answers the client.
 Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
            AUTHENTICATED, AUTHADDR, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS, POP3_LOG_DELETIONS
            OPTIONS: disablepop3, disableinsecurepop3
+           POP3_EXCLUSIVE: 1 refuses a mailbox that another session with this setting has open
+           POP3_UNICODE: stored sends Unicode messages as they are to any client
+           POP3_FIRST_UIDL, POP3_DOVECOT_UIDL_FORMAT: see firstids
            UTF8: 0 if the client hasn't said UTF8 yet; MIME_UNICODE_MESSAGE_TYPE
-           POP3_IDLE_TIMEOUT, POP3_SEND_TIMEOUT, in seconds
-           in the Maildir: tmp/, new/, cur/, courierpop3dsizelist
-Writes     cur/ (mail taken in from new/, flags, removals), tmp/, courierpop3dsizelist;
+           POP3_IDLE_TIMEOUT, POP3_SEND_TIMEOUT, POP3_LOGINEXEC_TIMEOUT, in seconds
+           in the Maildir: loginexec, tmp/, new/, cur/, courierpop3dsizelist, courierpop3dindex,
+           maildirsize
+Writes     cur/ (mail taken in from new/, flags, removals), tmp/, courierpop3dsizelist,
+           courierpop3dindex, maildirsize;
            one line of log at login and one at the end
 Exits      0 after QUIT, time-out and disconnection; also, as Courier, when the home is locked or
            there is no cur/. 1 for other refusals, and after a message that couldn't be read to its
@@ -31,18 +36,21 @@ from courierchain import handover, log, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import maildir, options, sizelist, snapshot
+from courierpop3d import firstids, loginexec, maildir, options, sizelist, snapshot
 from courierpop3d.journal import Journal
+from courierpop3d.lock import DirectoryLock
 from courierpop3d.maildrop import Damaged, Maildrop
-from courierpop3d.message import Message
+from courierpop3d.message import Messages
 from courierpop3d.session import GREETING, Transaction
 from courierpop3d.wrapper import Wrapper
+from pop3proto import state
 from pop3proto.commands import LineReader
 from pop3proto.replies import err
 
 INPUT = 4096  # octets read at a time
 FULL = 65536  # octets of replies that leave without waiting for more to leave with them
 REFUSAL_TIME = 10.0  # seconds to take the reply of a session that isn't going to be
+IN_USE_TIME = 2.0  # seconds for a session that has just said goodbye to be over
 IO_ERROR = "I/O error disconnect"
 TEMPORARY = b"Temporary problem, please try again later"
 
@@ -97,29 +105,41 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
     try:
         idle_limit = settings.seconds("POP3_IDLE_TIMEOUT")
         client.send_limit = settings.seconds("POP3_SEND_TIMEOUT")
+        enter_mailbox(argv, env, journal)
+        lock = lock_mailbox(settings, journal)
+        try:
+            session = log_in(env, settings, journal)
+            event = converse(session, client, idle_limit)
+        finally:
+            lock.release()
     except ValueError as why:
         journal.err(str(why))
         raise Refused(TEMPORARY, 1) from why
-    session = log_in(argv, env, journal)
-    event = converse(session, client, idle_limit)
     sent = max(0, client.sent - session.uncounted)
     journal.end(event, **session.counts, sent=sent, time=int(monotonic() - started))
     return 1 if event == IO_ERROR else 0
 
 
-def log_in(argv: list[str], env: dict[str, str], journal: Journal) -> Transaction:
-    """All that comes before `+OK logged in.`, in Courier's order. Raises Refused."""
+def enter_mailbox(argv: list[str], env: dict[str, str], journal: Journal) -> None:
+    """The first half of what comes before `+OK logged in.`, in Courier's order. Raises Refused."""
     refuse_root(journal)
     refuse_locked_home(journal)
     enter_maildir(env.get("MAILDIR") or (argv[1] if len(argv) > 1 else "./Maildir"))
-    # Here is the place of the loginexec hook, which is not run yet.
-    refuse_disabled(env)
+
+
+def log_in(env: dict[str, str], settings: Settings, journal: Journal) -> Transaction:
+    """The second half. Raises Refused, and ValueError for a setting that makes no sense."""
+    loginexec.run(env, settings.seconds("POP3_LOGINEXEC_TIMEOUT"), journal)
+    refuse_disabled(env, journal)
+    as_stored = settings.choice("POP3_UNICODE", "wrapped", "stored") == "stored"
     journal.login()
     now = int(time())
-    maildrop = Maildrop(read_maildir(now, journal), journal)
-    media_type = os.fsencode(Settings(env).text("MIME_UNICODE_MESSAGE_TYPE"))
+    maildrop = Maildrop(read_maildir(now, journal, env), journal, env)
+    media_type = os.fsencode(settings.text("MIME_UNICODE_MESSAGE_TYPE"))
     wrapper = Wrapper(b"=_%d-%d" % (os.getpid(), now), media_type)
-    return Transaction(maildrop, wrapper, utf8=options.has_said_utf8(env))
+    utf8 = as_stored or options.has_said_utf8(env)
+    capabilities = state.capabilities(response_codes=settings.is_on("POP3_EXCLUSIVE"))
+    return Transaction(maildrop, wrapper, utf8=utf8, capabilities=capabilities)
 
 
 def refuse_root(journal: Journal) -> None:
@@ -149,24 +169,43 @@ def enter_maildir(path: str) -> None:
         raise Refused(b"chdir %s failed" % shown, 1) from why
 
 
-def refuse_disabled(env: dict[str, str]) -> None:
+def lock_mailbox(settings: Settings, journal: Journal) -> DirectoryLock:
+    """Keep other sessions out, if sessions are to be exclusive (1939-54). Raises Refused."""
+    lock = DirectoryLock(b"cur", IN_USE_TIME)
+    if settings.is_on("POP3_EXCLUSIVE"):
+        try:
+            lock.take()
+        except TimeoutError as why:
+            journal.in_use()
+            raise Refused(state.IN_USE, 0) from why
+        except OSError:
+            pass  # without cur/ there will be no session
+    return lock
+
+
+def refuse_disabled(env: dict[str, str], journal: Journal) -> None:
+    if options.is_damaged(env):
+        journal.err("OPTIONS holds control characters, and may hold a restriction")
+        raise Refused(b"The options of this account are damaged.", 1)
     if options.is_on("disablepop3", env):
         raise Refused(b"POP3 access disabled for this account.", 1)
     if options.is_on("disableinsecurepop3", env) and not options.is_encrypted(env):
         raise Refused(b"POP3 access disabled via insecure connection.", 1)
 
 
-def read_maildir(now: int, journal: Journal) -> list[Message]:
+def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:
     maildir.purge_tmp(now)
     maildir.move_new_to_cur(journal)
     try:
-        return snapshot.take(now, journal)
+        return snapshot.take(now, journal, env)
     except snapshot.NoCur as why:
         log.plain(f'scancur opendir("cur"): {why}')
         raise Refused(b"Maildir invalid (no 'cur' directory)", 0) from why
     except sizelist.Unreadable as why:
         journal.err(f"cannot read courierpop3dsizelist: {why}")
         raise Refused(TEMPORARY, 1) from why
+    except firstids.Unusable as why:
+        raise ValueError(str(why)) from why
 
 
 def converse(session: Transaction, client: Client, idle_limit: float) -> str:

@@ -1,79 +1,163 @@
-"""message - one message of a session: where its file is, and what the client is told of it"""
+"""message - the messages of one session, and what the client is told of each
+
+They are kept by columns: a hundred thousand objects would take 25 MB and a tenth of a second at
+every login. A `Message` is one row of the columns, made when somebody asks for it.
+"""
 
 from __future__ import annotations
 
-import os
+from array import array
 
-from courierpop3d.headers import eight_bit_headers
-from courierpop3d.maildir import base, chunks, open_regular
-from pop3proto.replies import Measure
+from courierpop3d.maildir import base
 
 # In an id made of a file's name these stand as +XX (reference courierpop3d.md 3.2).
 _ESCAPED = {
     octet: b"+%02X" % octet for octet in range(256) if not 0x21 <= octet <= 0x7E or octet in b"'\"+"
 }
 
+PLAIN, UNICODE, UNKNOWN = range(3)  # whether a header holds bytes over 0x7F
+BATCH = 10_000
 
-class Message:
-    """`number` and `validity` are the halves of the unique id; with no number, the name is the id.
+# name, size, number, validity, kind, given id: what the list says of one message
+Entry = tuple[bytes, int, int, int, int, bytes]
 
-    Only lists of old versions make ids of names. They stay as they are, though longer than the 70
-    octets of RFC 1939: with another id a client fetches the message once more.
 
-    size       octets that RETR sends; 0 if not known
-    unicode    a header holds bytes over 0x7F
+class Messages:
+    """The messages in order. `messages[0]` is the first, a view of the columns.
+
+    names        of the files in cur/
+    sizes        octets that RETR sends; 0 if not known
+    numbers, validities    the halves of the unique id. With no number, the name is the id
+    unicode      PLAIN, UNICODE, or UNKNOWN: nobody has looked into the headers
+    given        by row: ids that are neither made of numbers nor of the name
     """
 
-    __slots__ = ("name", "size", "number", "validity", "unicode")
+    __slots__ = ("names", "sizes", "numbers", "validities", "unicode", "given")
 
-    def __init__(self, name: bytes, size: int, number: int, validity: int, unicode: bool):
-        self.name = name
-        self.size = size
-        self.number = number
-        self.validity = validity
-        self.unicode = unicode
+    def __init__(self, names: list[bytes]):
+        self.names = names
+        nothing = bytes(8 * len(names))
+        self.sizes = array("Q", nothing)
+        self.numbers = array("Q", nothing)
+        self.validities = array("Q", nothing)
+        self.unicode = bytearray(len(names))
+        self.given: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Message:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return Message(self, row)
+
+    @property
+    def octets(self) -> int:
+        """Octets of all messages."""
+        return sum(self.sizes)
+
+    def uidl(self, row: int) -> bytes:
+        """The unique id of a message.
+
+        Ids made of names stay as they are, though longer than the 70 octets of RFC 1939: with
+        another id a client fetches the message once more.
+        """
+        if row in self.given:
+            return self.given[row]
+        number, validity = self.numbers[row], self.validities[row]
+        if number:
+            return b"UID%d-%d" % (number, validity) if validity else b"UID%d" % number
+        return escaped(self.names[row])
+
+    def size_lines(self) -> bytes:
+        """The lines of LIST for all messages, with their line ends."""
+        return b"".join([self._size_lines(rows) for rows in self.batches()])
+
+    def uidl_lines(self) -> bytes:
+        """The lines of UIDL for all messages, with their line ends."""
+        usual = not (self.given or 0 in self.numbers or 0 in self.validities)
+        lines = self._numbered_lines if usual else self._uidl_lines
+        return b"".join([lines(rows) for rows in self.batches()])
+
+    def batches(self) -> list[range]:
+        """All rows, so many at a time as may be worked on at once in little memory."""
+        rows = range(len(self))
+        return [rows[start : start + BATCH] for start in range(0, len(self), BATCH)]
+
+    def _size_lines(self, rows: range) -> bytes:
+        sizes = self.sizes[rows.start : rows.stop]
+        return b"".join([b"%d %d\r\n" % line for line in enumerate(sizes, rows.start + 1)])
+
+    def _uidl_lines(self, rows: range) -> bytes:
+        return b"".join([b"%d %s\r\n" % (row + 1, self.uidl(row)) for row in rows])
+
+    def _numbered_lines(self, rows: range) -> bytes:
+        numbers = self.numbers[rows.start : rows.stop]
+        ids = zip(rows, numbers, self.validities[rows.start : rows.stop], strict=True)
+        return b"".join([b"%d UID%d-%d\r\n" % (row + 1, n, v) for row, n, v in ids])
+
+    def put(self, row: int, entry: Entry) -> None:
+        """Take all but the name from an entry."""
+        _, self.sizes[row], self.numbers[row], self.validities[row], self.unicode[row], uidl = entry
+        if uidl:
+            self.given[row] = uidl
+
+    def entry(self, row: int) -> Entry:
+        numbers = self.sizes[row], self.numbers[row], self.validities[row], self.unicode[row]
+        return self.names[row], *numbers, self.given.get(row, b"")
+
+    def picked(self, rows: list[int]) -> Messages:
+        """Some of the messages, in the order of `rows`."""
+        some = Messages([self.names[row] for row in rows])
+        for to, row in enumerate(rows):
+            some.put(to, self.entry(row))
+        return some
+
+
+class Message:
+    """One of the messages. Two views of one row are equal; `name` may be set."""
+
+    __slots__ = ("_messages", "row")
+
+    def __init__(self, messages: Messages, row: int):
+        self._messages = messages
+        self.row = row
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self.row == other.row
+
+    def __hash__(self) -> int:
+        return self.row
+
+    @property
+    def name(self) -> bytes:
+        return self._messages.names[self.row]
+
+    @name.setter
+    def name(self, name: bytes) -> None:
+        self._messages.names[self.row] = name
 
     @property
     def path(self) -> bytes:
         return b"cur/" + self.name
 
     @property
-    def uidl(self) -> bytes:
-        if self.number:
-            if self.validity:
-                return b"UID%d-%d" % (self.number, self.validity)
-            return b"UID%d" % self.number
-        return b"".join(_ESCAPED.get(octet) or bytes((octet,)) for octet in base(self.name))
-
-
-class TemporaryMessage(Message):
-    """A message whose id can't be kept: the id is made of its file, and is good for one session."""
-
-    __slots__ = ("_status",)
-
-    def __init__(self, name: bytes, size: int, unicode: bool, status: os.stat_result):
-        super().__init__(name, size, 0, 0, unicode)
-        self._status = status
+    def size(self) -> int:
+        return self._messages.sizes[self.row]
 
     @property
     def uidl(self) -> bytes:
-        status = self._status
-        words = (int(status.st_mtime), status.st_dev, status.st_ino)
-        return b"ENOMEM-%016X-%016X-%016X" % tuple(word & (2**64 - 1) for word in words)
+        return self._messages.uidl(self.row)
+
+    @property
+    def unicode(self) -> int:
+        return self._messages.unicode[self.row]
+
+    @unicode.setter
+    def unicode(self, unicode: int) -> None:
+        self._messages.unicode[self.row] = unicode
 
 
-def measure(path: bytes) -> tuple[int, bool]:
-    """Size of the message in a file, and whether it is a Unicode message. Raises OSError."""
-    descriptor = open_regular(path)
-    try:
-        octets = Measure()
-        ascii_only = True
-        for chunk in chunks(descriptor):
-            octets.add(chunk)
-            ascii_only = ascii_only and chunk.isascii()
-        if ascii_only:
-            return octets.total, False
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return octets.total, eight_bit_headers(chunks(descriptor))
-    finally:
-        os.close(descriptor)
+def escaped(name: bytes) -> bytes:
+    """A file's name up to the colon as a unique id."""
+    return b"".join([_ESCAPED.get(octet) or bytes((octet,)) for octet in base(name)])

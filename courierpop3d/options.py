@@ -22,6 +22,11 @@ def is_on(name: str, env: dict[str, str]) -> bool:
     return False
 
 
+def is_damaged(env: dict[str, str]) -> bool:
+    """Whether OPTIONS holds what no database was meant to hold: control characters."""
+    return any(character < " " or character == "\x7f" for character in env.get("OPTIONS", ""))
+
+
 def is_encrypted(env: dict[str, str]) -> bool:
     return atol(os.fsencode(env.get("POP3_TLS", ""))) != 0
 

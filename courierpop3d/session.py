@@ -7,11 +7,11 @@ been done, after it is done (1939-51, 1939-52).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from courierpop3d.maildir import CHUNK
 from courierpop3d.maildrop import Maildrop
-from courierpop3d.message import Message
+from courierpop3d.message import UNICODE, UNKNOWN, Message
 from courierpop3d.wrapper import Wrapper
 from pop3proto import state
 from pop3proto.commands import MAX_LINE, BadLine, BadNumber, Command, number, parse
@@ -22,13 +22,10 @@ INVALID = err(b"Invalid command.")
 NO_SUCH_MESSAGE = err(b"Invalid message number.")
 GONE = err(b"Can't open the message file - it's gone!")
 NOT_ALL_REMOVED = err(b"Some deleted messages not removed.")
+CAPABLE = ok(b"Here's what I can do:")
 LISTING = ok(b"POP3 clients that break here, they violate STD53.")
-CAPABILITIES = listing(ok(b"Here's what I can do:"), state.CAPABILITIES)
-
-BATCH = 1000  # lines of a listing that are sent at once
 
 Reply = bytes | Iterator[bytes]
-Line = Callable[[int, Message], bytes]
 
 
 class NoSuchMessage(Exception):
@@ -40,14 +37,22 @@ class Transaction:
 
     counts       stored octets sent by `top` and `retr`; octets of lines obeyed, `rcvd`
     uncounted    octets of replies that Courier doesn't count as sent
+    capabilities what CAPA lists
     """
 
     __slots__ = (
         *("quit", "counts", "uncounted"),
-        *("_maildrop", "_messages", "_octets", "_deleted", "_utf8", "_wrapper"),
+        *("_maildrop", "_messages", "_octets", "_deleted", "_utf8", "_wrapper", "_capabilities"),
     )
 
-    def __init__(self, maildrop: Maildrop, wrapper: Wrapper, *, utf8: bool):
+    def __init__(
+        self,
+        maildrop: Maildrop,
+        wrapper: Wrapper,
+        *,
+        utf8: bool,
+        capabilities: tuple[bytes, ...] = state.CAPABILITIES,
+    ):
         self.quit = False
         self.counts = {"top": 0, "retr": 0, "rcvd": 0}
         self.uncounted = 0
@@ -55,11 +60,12 @@ class Transaction:
         self._messages = maildrop.messages
         self._utf8 = utf8
         self._wrapper = wrapper
+        self._capabilities = capabilities
         self._undelete()
 
     def _undelete(self) -> None:
         self._deleted: set[int] = set()
-        self._octets = sum([message.size for message in self._messages])
+        self._octets = self._messages.octets
 
     def obey(self, line: bytes | None) -> Reply:
         """The reply to one line. Raises Damaged, as does its iterator: then nothing may follow."""
@@ -85,23 +91,13 @@ class Transaction:
             raise NoSuchMessage
         return position, self._messages[position - 1]
 
-    def _listing(self, command: Command, status: bytes, line: Line) -> Reply:
-        words = command.words
-        if words:
-            return b"+OK " + line(*self._one(words))
-        reply = self._batches(status, line)
-        return b"".join(reply) if len(self._messages) <= BATCH else reply
-
-    def _batches(self, status: bytes, line: Line) -> Iterator[bytes]:
-        lines = [status]
-        for position, message in enumerate(self._messages, 1):
-            if position not in self._deleted:
-                lines.append(line(position, message))
-            if len(lines) >= BATCH:
-                yield b"".join(lines)
-                lines.clear()
-        lines.append(END)
-        yield b"".join(lines)
+    def _listing(self, status: bytes, lines: bytes) -> bytes:
+        """All lines but those of deleted messages."""
+        if self._deleted:
+            every = lines.splitlines(keepends=True)
+            kept = [line for row, line in enumerate(every, 1) if row not in self._deleted]
+            lines = b"".join(kept)
+        return b"".join((status, lines, END))
 
     def _content(self, message: Message) -> Iterator[bytes]:
         """What RETR and TOP send, as it is stored or would be. Raises OSError."""
@@ -109,7 +105,11 @@ class Transaction:
         return self._wrapper.wrap(stored) if self._is_wrapped(message) else stored
 
     def _is_wrapped(self, message: Message) -> bool:
-        return message.unicode and not self._utf8
+        if self._utf8:
+            return False
+        if message.unicode == UNKNOWN:
+            message.unicode = self._maildrop.kind(message)
+        return message.unicode == UNICODE
 
     def _octets_of(self, message: Message) -> int:
         if not self._is_wrapped(message):
@@ -132,10 +132,16 @@ class Transaction:
         return ok(b"%d %d" % (len(self._messages) - len(self._deleted), self._octets))
 
     def _answer_list(self, command: Command) -> Reply:
-        return self._listing(command, LISTING, size_line)
+        if command.words:
+            position, message = self._one(command.words)
+            return ok(b"%d %d" % (position, message.size))
+        return self._listing(LISTING, self._messages.size_lines())
 
     def _answer_uidl(self, command: Command) -> Reply:
-        return self._listing(command, ok(), uidl_line)
+        if command.words:
+            position, message = self._one(command.words)
+            return ok(b"%d %s" % (position, message.uidl))
+        return self._listing(ok(), self._messages.uidl_lines())
 
     def _answer_retr(self, command: Command) -> Reply:
         _, message = self._one(command.words)
@@ -170,7 +176,7 @@ class Transaction:
         return ok(b"Yup.")
 
     def _answer_capa(self, command: Command) -> Reply:
-        return self._uncounted(CAPABILITIES)
+        return self._uncounted(listing(CAPABLE, self._capabilities))
 
     def _answer_lang(self, command: Command) -> Reply:
         return self._uncounted(state.language(command.argument))
@@ -198,14 +204,6 @@ class Transaction:
         b"UTF8": _answer_utf8,
         b"LANG": _answer_lang,
     }
-
-
-def size_line(position: int, message: Message) -> bytes:
-    return b"%d %d\r\n" % (position, message.size)
-
-
-def uidl_line(position: int, message: Message) -> bytes:
-    return b"%d %s\r\n" % (position, message.uidl)
 
 
 def in_pieces(status: bytes, body: Iterable[bytes]) -> Iterator[bytes]:

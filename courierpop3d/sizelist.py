@@ -4,8 +4,13 @@
     NAME SIZE N:V:U          one line a message, in the order of the messages
 
 NAME is the file's name in cur/ when the list was written; it may hold blanks, so fields are taken
-from the right. N and V are the unique id, U is 1 for a Unicode message. NEXT is the number for the
-next new message, UIDV the validity it gets. All are unsigned decimal (reference courierpop3d.md 3).
+from the right. N and V are the unique id, U is 1 for a Unicode message; without U nobody has looked
+into the headers. NEXT is the number for the next new message, UIDV the validity it gets. All are
+unsigned decimal (reference courierpop3d.md 3).
+
+    NAME SIZE N:V:U:=ID      ours: the id is ID, which another server gave. Courier's server reads
+    NAME SIZE N:V:0:?ID      N:V:U, and drops the rest when it next writes the list. With `?`
+                             nobody has looked into the headers
 
 Written by older versions, and read here with the meaning they had there:
 
@@ -21,31 +26,30 @@ its place, which no name can hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from errno import EACCES, EINVAL, EISDIR, ELOOP, ENOENT, ENXIO
-from time import time_ns
+from collections.abc import Iterator
+from errno import EACCES, EINVAL, ELOOP, ENOENT, ENXIO
+from io import SEEK_END, BytesIO
 
+from courierpop3d.aside import Aside
 from courierpop3d.journal import Journal
 from courierpop3d.maildir import base, chunks, open_regular
-from courierpop3d.message import Message
+from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Entry, Messages
 
 FILE = b"courierpop3dsizelist"
 VERSION = 3
 DIGITS = 19  # of a number; more is garbage, and int() of a megabyte takes seconds (CVE-46)
-
-# What makes an entry of a version, or of a list with a first line that makes no sense, a whole one:
-# what is tried first is the usual form.
-COMPLETIONS = {
-    0: (b" 0:0:0",),
-    1: (b":0:0", b":0"),
-    2: (b":0", b"", b":0:0"),
-    3: (b"", b":0"),
-    None: (b"", b":0"),
-}
+LONGEST_ID = 70  # RFC 1939 section 7
 
 # With these the list is not for us to read, now and later: a new one is made, as Courier does.
 # After any other failure it may be there again at the next login, with everybody's ids in it.
 LOST = (EACCES, ELOOP, EINVAL, ENXIO)
+
+_UNKNOWN = b"2"  # what stands here for a U that isn't there
+_KINDS = {b"0": PLAIN, b"1": UNICODE, _UNKNOWN: UNKNOWN}
+_ENDS = {PLAIN: b":0", UNICODE: b":1", UNKNOWN: b""}
+
+Stamp = tuple[int, ...]
+NO_STAMP: Stamp = ()
 
 
 class Unreadable(Exception):
@@ -53,20 +57,59 @@ class Unreadable(Exception):
 
 
 class SizeList:
-    """The entries by name, in their order. `outdated`: the file is not of the present version."""
+    """What the list says.
 
-    __slots__ = ("entries", "next_number", "validity", "outdated")
+    next_number, validity    for new messages; next_number is right after entries() has ended
+    outdated    the file is not of the present version
+    is_first    there has never been a list
+    stamp       tells this file from one that replaces it
+    """
 
-    def __init__(self, validity: int):
-        self.entries: dict[bytes, Message] = {}
+    __slots__ = ("next_number", "validity", "outdated", "is_first", "stamp", "_version", "_lines")
+
+    def __init__(self, validity: int, *, is_first: bool = False):
         self.next_number = 1
         self.validity = validity
         self.outdated = False
+        self.is_first = is_first
+        self.stamp = NO_STAMP
+        self._version: int | None = VERSION
+        self._lines = BytesIO()
 
-    def new_message(self, name: bytes, size: int, unicode: bool) -> Message:
-        number = self.next_number
-        self.next_number += 1
-        return Message(name, size, number, self.validity, unicode)
+    def entries(self) -> Iterator[Entry]:
+        """The entries in the order of the file."""
+        ids: set[object] = set()
+        parse = _old_entry if self._version == 0 else _entry
+        for line in self._lines:
+            entry = parse(line, self._version)
+            if not entry:
+                continue
+            name, _, number, validity, _, given = entry
+            # A list that somebody has edited must not give one id to two messages (1939-38), ...
+            if validity == self.validity and number and not given:
+                identity: object = number
+            else:
+                identity = given or ((number, validity) if number else base(name))
+            if not identity or identity in ids:
+                continue
+            ids.add(identity)
+            # ... nor make a new message's id of one that is in it (1939-40).
+            if number >= self.next_number and validity == self.validity:
+                self.next_number = number + 1
+            yield entry
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file or directory does."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def stamp() -> Stamp:
+    """Of the list on disk."""
+    try:
+        return stamp_of(os.lstat(FILE))
+    except OSError:
+        return NO_STAMP
 
 
 def read(now: int, journal: Journal) -> SizeList:
@@ -78,9 +121,11 @@ def read(now: int, journal: Journal) -> SizeList:
             journal.err(f"failed to open courierpop3dsizelist file: {why.strerror}")
         elif why.errno != ENOENT:
             raise Unreadable(why.strerror) from why
-        return SizeList(now)
+        return SizeList(now, is_first=why.errno == ENOENT)
     try:
-        return parse(b"".join(chunks(descriptor)), now)
+        listed = parse(b"".join(chunks(descriptor)), now)
+        listed.stamp = stamp_of(os.fstat(descriptor))
+        return listed
     except OSError as why:
         raise Unreadable(why.strerror) from why
     finally:
@@ -88,21 +133,24 @@ def read(now: int, journal: Journal) -> SizeList:
 
 
 def parse(text: bytes, now: int) -> SizeList:
-    lines = text.split(b"\n")
-    lines.pop()  # what follows the last line end was cut off
+    if not text.endswith(b"\n"):
+        text = text[: text.rfind(b"\n") + 1]  # what follows the last line end was cut off
     listed = SizeList(now)
-    version = _version(lines, listed)
-    if version in COMPLETIONS:
-        _read_entries(lines, COMPLETIONS[version], listed)
-    listed.outdated = version != VERSION
+    listed._lines = BytesIO(text)
+    listed._version = _version(listed)
+    listed.outdated = listed._version != VERSION
+    if listed._version not in (0, 1, 2, 3, None):
+        listed._lines.seek(0, SEEK_END)
     return listed
 
 
-def _version(lines: list[bytes], listed: SizeList) -> int | None:
+def _version(listed: SizeList) -> int | None:
     """Take off the first line and what it says; None if it makes no sense, as entries still may."""
-    if lines and not lines[0].startswith(b"/"):
-        return 0 if lines[0].rpartition(b" ")[2].isdigit() else None
-    words = lines.pop(0)[1:].split() if lines else []
+    first = listed._lines.readline()
+    if first and not first.startswith(b"/"):
+        listed._lines.seek(0)
+        return 0 if first[:-1].rpartition(b" ")[2].isdigit() else None
+    words = first[1:].split()
     if len(words) < 2 or not b"".join(words).isdigit() or max(map(len, words)) > DIGITS:
         return None
     version, following, *validity = map(int, words)
@@ -112,95 +160,68 @@ def _version(lines: list[bytes], listed: SizeList) -> int | None:
     return version
 
 
-def _read_entries(lines: list[bytes], completions: tuple[bytes, ...], listed: SizeList) -> None:
-    ids: set[object] = set()
-    for line in lines:
-        for completion in completions:
-            entry = _entry(line + completion)
-            if entry:
-                break
-        else:
-            continue
-        # A list that somebody has edited must not give one id to two messages (1939-38), ...
-        identity = (entry.number, entry.validity) if entry.number else base(entry.name)
-        if identity and identity not in ids:
-            ids.add(identity)
-            listed.entries.setdefault(entry.name, entry)
-            # ... nor make a new message's id of one that is in it (1939-40).
-            if entry.number >= listed.next_number and entry.validity == listed.validity:
-                listed.next_number = entry.number + 1
-
-
-def _entry(line: bytes) -> Message | None:
+def _entry(line: bytes, version: int | None) -> Entry | None:
+    """NAME SIZE N:V:U, with what is less or more of it in some lists."""
     try:
-        name, octets, uid = line.rsplit(b" ", 2)
-        number, validity, unicode = uid.split(b":")
-        if not (octets + number + validity + unicode).isdigit():
+        name, octets, uid = line[:-1].rsplit(b" ", 2)
+        parts = uid.split(b":", 3)
+        given = b"" if len(parts) == 3 else _complete(parts, version)
+        number, validity, kind = parts
+        if not (octets + number + validity + kind).isdigit() or not name or not kind:
             return None
-        if len(octets) > DIGITS or len(number) > DIGITS or len(validity) > DIGITS or not name:
+        if len(octets) > DIGITS or len(number) > DIGITS or len(validity) > DIGITS:
             return None
-        name = name.replace(b"\0", b"\n")
-        return Message(name, int(octets), int(number), int(validity), unicode != b"0")
+        if b"\0" in name:
+            name = name.replace(b"\0", b"\n")
+        return name, int(octets), int(number), int(validity), _KINDS.get(kind, UNICODE), given
     except ValueError:
         return None
 
 
-def save(messages: Iterable[Message], listed: SizeList) -> None:
-    """Replace the list on disk: written aside and made durable first (F-KILL-7). Raises OSError."""
-    lines = [b"/%d %d %d\n" % (VERSION, listed.next_number, listed.validity)]
-    for message in messages:
-        name = message.name.replace(b"\n", b"\0")
-        numbers = (message.size, message.number, message.validity, message.unicode)
-        lines.append(b"%s %d %d:%d:%d\n" % (name, *numbers))
-    aside = _name_aside()
-    try:
-        _write(aside, b"".join(lines))
-        _replace_list(aside)
-    except OSError:
-        try:
-            os.unlink(aside)
-        except OSError:
-            pass
-        raise
+def _complete(parts: list[bytes], version: int | None) -> bytes:
+    """Make N:V:U of what stands in their place; the id that was given by another server."""
+    before_unicode = version in (1, 2)
+    given = parts.pop() if len(parts) == 4 else b""
+    if len(parts) == 1 and before_unicode:
+        parts.append(b"0")
+    if len(parts) == 2:
+        parts.append(b"0" if before_unicode else _UNKNOWN)
+    if given.startswith(b"?") and len(parts) == 3:
+        parts[2] = _UNKNOWN
+    return given[1:] if given.startswith((b"=", b"?")) and is_legal(given[1:]) else b""
 
 
-def _name_aside() -> bytes:
-    seconds, nanoseconds = divmod(time_ns(), 10**9)
-    host = os.uname().nodename.replace("/", "_")
-    return os.fsencode(f"tmp/{seconds}.M{nanoseconds // 1000}P{os.getpid()}_pop3.{host}")
+def _old_entry(line: bytes, version: int | None) -> Entry | None:
+    name, _, octets = line[:-1].rpartition(b" ")
+    if not (name and octets.isdigit() and len(octets) <= DIGITS):
+        return None
+    return name, int(octets), 0, 0, PLAIN, b""
 
 
-def _write(path: bytes, text: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    try:
-        view = memoryview(text)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def is_legal(uidl: bytes) -> bool:
+    """1 to 70 characters, each 0x21 to 0x7E (1939-37)."""
+    return 0 < len(uidl) <= LONGEST_ID and min(uidl) > 0x20 and max(uidl) < 0x7F
 
 
-def _replace_list(aside: bytes) -> None:
-    try:
-        os.rename(aside, FILE)
-    except OSError as why:
-        if why.errno != EISDIR:
-            raise
-        # Somebody's directory in the list's place: out of the way, and nothing of it is lost.
-        os.rename(FILE, aside + b"_dir")
-        os.rename(aside, FILE)
-    _sync_directory()
+def save(messages: Messages, listed: SizeList) -> Stamp:
+    """Replace the list on disk by these messages; the stamp of the new one. Raises OSError."""
+    with Aside() as aside:
+        aside.write(b"/%d %d %d\n" % (VERSION, listed.next_number, listed.validity))
+        for rows in messages.batches():
+            aside.write(b"".join(_lines(messages, rows.start, rows.stop)))
+        return stamp_of(aside.replace(FILE))
 
 
-def _sync_directory() -> None:
-    try:
-        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # the list is in place; there are file systems that can't do this for a directory
-    finally:
-        os.close(descriptor)
+def _lines(messages: Messages, start: int, end: int) -> list[bytes]:
+    names = [name.replace(b"\n", b"\0") for name in messages.names[start:end]]
+    ids = messages.numbers[start:end], messages.validities[start:end]
+    kinds = [_ENDS[kind] for kind in messages.unicode[start:end]]
+    columns = zip(names, messages.sizes[start:end], *ids, kinds, strict=True)
+    lines = [b"%s %d %d:%d%s\n" % line for line in columns]
+    for row, uidl in messages.given.items():
+        if start <= row < end:
+            end_of_id = b":0:?" if messages.unicode[row] == UNKNOWN else kinds[row - start] + b":="
+            front = lines[row - start].rpartition(b" ")[0]
+            numbers = b"%d:%d" % (messages.numbers[row], messages.validities[row])
+            lines[row - start] = b"%s %s%s%s\n" % (front, numbers, end_of_id, uidl)
+    return lines

@@ -6,9 +6,8 @@ An entry is a message's if the names are equal up to the colon. With nothing new
 the list is neither written nor locked.
 
 Sessions may begin at the same time, and other programs rename, add and remove messages meanwhile.
-So whoever has to change the list first takes the lock: flock(2) on the Maildir directory itself,
-which leaves no file behind and ends with its process. Then both are read once more, and nobody
-gives out a number twice (F-CONC-6, F-KILL-3).
+So whoever has to change the list first takes the lock on the Maildir. Then both are looked at once
+more, and nobody gives out a number twice (F-CONC-6, F-KILL-3).
 
 A list that can't be written gives no ids: then new messages are hidden from this session, and if
 there are only new ones, the first is shown under an id made for the occasion (reference 3.7).
@@ -17,73 +16,98 @@ there are only new ones, the first is shown under an id made for the occasion (r
 from __future__ import annotations
 
 import os
-from errno import ETIMEDOUT
-from fcntl import LOCK_EX, LOCK_NB, flock
-from time import monotonic, sleep
 
-from courierpop3d import sizelist
+from courierpop3d import firstids, index, sizelist
 from courierpop3d.journal import Journal, shown
-from courierpop3d.maildir import base, order, scan
-from courierpop3d.message import Message, TemporaryMessage, measure
-from courierpop3d.sizelist import SizeList
+from courierpop3d.lock import DirectoryLock
+from courierpop3d.maildir import base, in_order, scan
+from courierpop3d.measure import FAILED, measure, measure_all
+from courierpop3d.message import Entry, Messages
+from courierpop3d.sizelist import SizeList, Stamp
 
 LOCK_TIME = 10.0  # seconds to wait for the logins of others
-LOCK_PAUSE = 0.01
-UNKNOWN = (0, False)  # size and Unicode flag
 
 
 class NoCur(Exception):
     """There is no cur/ that can be read; the text says why."""
 
 
-def take(now: int, journal: Journal) -> list[Message]:
-    """The messages in order, and the list brought up to date. Raises NoCur, sizelist.Unreadable."""
+def take(now: int, journal: Journal, env: dict[str, str] | None = None) -> Messages:
+    """The messages in order, and the list brought up to date.
+
+    Raises NoCur, sizelist.Unreadable, firstids.Unusable.
+    """
     try:
-        names = scan(b"cur")
+        cur = index.stamp_of_cur()
+        messages = index.load(cur)
+        if messages is not None:
+            return messages
+        names = in_order(scan(b"cur"))
     except OSError as why:
         raise NoCur(why.strerror) from why
     if not names:
-        return []
+        return Messages([])
     found = Match(names, sizelist.read(now, journal))
     if found.changes:
-        return in_order(renew(names, found, now, journal))
-    return in_order(measure_unknown(found.known, journal))
+        found = renew(found, cur, now, journal, env or {})
+    measure_rest(found, journal)
+    if found.is_whole:
+        index.save(found.messages, cur, found.listed.stamp)
+    return found.messages
 
 
 class Match:
     """What is in cur/ and what is in the list, brought together.
 
-    known      messages that have an entry
-    new        names that have none, in order
+    messages   all that are in cur/, in order
+    new        rows of those that have no entry
     dropped    entries that have no message
     doubtful   entries that have none now, but had one just before: their base is in `before`
+    unmeasured rows of messages whose size isn't known
+    is_whole   nothing is missing in the messages: ids, sizes, or messages
     """
 
-    __slots__ = ("listed", "known", "new", "dropped", "doubtful")
+    __slots__ = ("listed", "messages", "new", "dropped", "doubtful", "unmeasured", "is_whole")
 
     def __init__(
         self, names: list[bytes], listed: SizeList, before: frozenset[bytes] = frozenset()
     ):
-        present = set(names)
         self.listed = listed
-        self.known: list[Message] = []
-        self.new: list[bytes] = []
-        absent: dict[bytes, list[Message]] = {}
-        for entry in listed.entries.values():
-            if entry.name in present:
-                self.known.append(entry)
-            else:
-                absent.setdefault(base(entry.name), []).append(entry)
-        for name in sorted(present.difference(listed.entries), key=order):
-            same = absent.get(base(name))
+        self.messages = Messages(names)
+        self.unmeasured: list[int] = []
+        rows = {name: row for row, name in enumerate(names)}
+        absent = [entry for entry in listed.entries() if not self._take(entry, rows)]
+        self.new = list(rows.values())
+        if absent and self.new:
+            absent = self._match_renamed(absent)
+        self.dropped = [entry for entry in absent if base(entry[0]) not in before]
+        self.doubtful = [entry for entry in absent if base(entry[0]) in before]
+        self.is_whole = not self.doubtful
+
+    def _take(self, entry: Entry, rows: dict[bytes, int]) -> bool:
+        """Give a message what its entry says; False if the entry has none."""
+        row = rows.pop(entry[0], None)
+        if row is None:
+            return False
+        self.messages.put(row, entry)
+        if not entry[1]:
+            self.unmeasured.append(row)
+        return True
+
+    def _match_renamed(self, absent: list[Entry]) -> list[Entry]:
+        """Find messages under the names that they have now; the entries that have none."""
+        by_base: dict[bytes, list[int]] = {}
+        for row in self.new:
+            by_base.setdefault(base(self.messages.names[row]), []).append(row)
+        left = []
+        for entry in absent:
+            same = by_base.get(base(entry[0]))
             if same:
-                self.known.append(same.pop(0))
-                self.known[-1].name = name
+                self._take(entry, {entry[0]: same.pop(0)})
             else:
-                self.new.append(name)
-        left = [entry for same in absent.values() for entry in same]
-        self.dropped = [entry for entry in left if base(entry.name) not in before]
-        self.doubtful = [entry for entry in left if base(entry.name) in before]
+                left.append(entry)
+        self.new = sorted([row for same in by_base.values() for row in same])
+        return left
 
     @property
     def changes(self) -> bool:
@@ -91,37 +115,77 @@ class Match:
         return bool(self.new or self.dropped or self.listed.outdated)
 
 
-def renew(names: list[bytes], found: Match, now: int, journal: Journal) -> list[Message]:
-    """Give ids to what is new, and write the list; the messages that this session may show.
+def renew(found: Match, cur: Stamp, now: int, journal: Journal, env: dict[str, str]) -> Match:
+    """Give ids to what is new, and write the list; what this session may show.
 
     The id of a message that one of two looks has seen is not given up.
     """
-    measured = measure_ahead(found.new)
+    measure_new(found)
     try:
-        with MaildirLock():
-            listed = sizelist.read(now, journal)
-            found = Match(names_now(names), listed, frozenset(map(base, names)))
-            fresh = [listed.new_message(name, *measured.get(name, UNKNOWN)) for name in found.new]
-            messages = measure_unknown(found.known + fresh, journal)
-            if found.changes:
-                sizelist.save(in_order(messages + found.doubtful), listed)
-            return messages
+        with DirectoryLock(b".", LOCK_TIME):
+            again = look_again(found, cur, now, journal)
+            firstids.give(again.messages, again.new, again.listed, env)
+            measure_rest(again, journal)
+            if again.changes:
+                again.listed.stamp = sizelist.save(with_doubtful(again), again.listed)
+            return again
     except OSError as why:
         journal.save_failed(why)
-        return measure_unknown(without_new(found), journal)
+        return without_new(found, journal)
 
 
-def in_order(messages: list[Message]) -> list[Message]:
-    return sorted(messages, key=lambda message: order(message.name))
+def measure_new(found: Match) -> None:
+    """Measure new messages while nobody has to wait for the lock."""
+    sizes, kinds = measure_all([found.messages.names[row] for row in found.new])
+    for row, size, kind in zip(found.new, sizes, kinds, strict=True):
+        if size == FAILED:
+            found.unmeasured.append(row)
+        else:
+            found.messages.sizes[row] = size
+            found.messages.unicode[row] = kind
 
 
-def names_now(before: list[bytes]) -> list[bytes]:
-    """A second look into cur/, which together with the one before is right whatever is renamed.
+def measure_rest(found: Match, journal: Journal) -> None:
+    """Measure what isn't known; a message that can't be read keeps the size 0."""
+    messages = found.messages
+    for row in found.unmeasured:
+        try:
+            messages.sizes[row], messages.unicode[row] = measure(messages.names[row])
+        except OSError as why:
+            found.is_whole = False
+            name = shown(messages.names[row])
+            journal.warn(f"cannot read message file cur/{name}: {why.strerror}")
+    found.unmeasured = []
+
+
+def look_again(found: Match, cur: Stamp, now: int, journal: Journal) -> Match:
+    """The same match, if cur/ and the list are as they were; else a new one."""
+    before = found.messages.names
+    if sizelist.stamp() == found.listed.stamp:
+        if len(before) >= index.WORTH and index.is_settled(cur):
+            return found
+    present = scan(b"cur")
+    names = in_order(united(before, present))
+    again = Match(names, sizelist.read(now, journal), frozenset(map(base, before)))
+    unmeasured = set(found.unmeasured)
+    measured = {before[row]: row for row in found.new if row not in unmeasured}
+    for row in again.new:
+        old = measured.get(names[row])
+        if old is None:
+            again.unmeasured.append(row)
+        else:
+            again.messages.sizes[row] = found.messages.sizes[old]
+            again.messages.unicode[row] = found.messages.unicode[old]
+    return again
+
+
+def united(before: list[bytes], present: list[bytes]) -> list[bytes]:
+    """What two looks into cur/ have found, right whatever is renamed meanwhile.
 
     readdir may show a file that is being renamed under both names, or under none.
     """
     by_base: dict[bytes, list[bytes]] = {}
-    for name in scan(b"cur"):
+    for name in present:
         by_base.setdefault(base(name), []).append(name)
     for name in before:
         if base(name) not in by_base and is_there(name):
@@ -136,66 +200,39 @@ def is_there(name: bytes) -> bool:
     return os.path.lexists(b"cur/" + name)
 
 
-def measure_ahead(names: list[bytes]) -> dict[bytes, tuple[int, bool]]:
-    """What can be measured of new messages while nobody has to wait for the lock."""
-    measured = {}
-    for name in names:
-        try:
-            measured[name] = measure(b"cur/" + name)
-        except OSError:
-            pass  # tried once more later, under the name it has then
-    return measured
+def with_doubtful(found: Match) -> Messages:
+    """What the list is to hold: the messages, and entries whose message may be there again."""
+    if not found.doubtful:
+        return found.messages
+    messages = found.messages
+    entries = {name: messages.entry(row) for row, name in enumerate(messages.names)}
+    entries |= {entry[0]: entry for entry in found.doubtful}
+    every = Messages(in_order(list(entries)))
+    for row, name in enumerate(every.names):
+        every.put(row, entries[name])
+    return every
 
 
-def measure_unknown(messages: list[Message], journal: Journal) -> list[Message]:
-    """The same messages; those whose size isn't known are measured. 0 stays if it can't be read."""
-    for message in messages:
-        if not message.size:
-            try:
-                message.size, message.unicode = measure(message.path)
-            except OSError as why:
-                name = shown(message.name)
-                journal.warn(f"cannot read message file cur/{name}: {why.strerror}")
-    return messages
-
-
-def without_new(found: Match) -> list[Message]:
+def without_new(found: Match, journal: Journal) -> Match:
     """What a session may show when new messages can't get their ids."""
-    if found.known or not found.new:
-        return found.known
-    name = found.new[0]
+    measure_rest(found, journal)
+    found.is_whole = False
+    new = set(found.new)
+    known = [row for row in range(len(found.messages)) if row not in new]
+    if known or not new:
+        found.messages = found.messages.picked(known)
+    else:
+        first = found.messages.picked(found.new[:1])
+        found.messages = first if give_temporary_id(first) else Messages([])
+    return found
+
+
+def give_temporary_id(messages: Messages) -> bool:
+    """Make the first message's id of its file, for this session; False if there is no file."""
     try:
-        status = os.lstat(b"cur/" + name)
+        status = os.lstat(messages[0].path)
     except OSError:
-        return []
-    return [TemporaryMessage(name, *UNKNOWN, status)]
-
-
-class MaildirLock:
-    """Holds the Maildir's lock in a `with` block. Raises TimeoutError after LOCK_TIME.
-
-    A file system that has no such locks is used without, as Courier uses all.
-    """
-
-    __slots__ = ("_maildir",)
-
-    def __enter__(self) -> None:
-        self._maildir = os.open(b".", os.O_RDONLY | os.O_DIRECTORY)
-        deadline = monotonic() + LOCK_TIME
-        while not self._is_taken():
-            if monotonic() > deadline:
-                os.close(self._maildir)
-                raise TimeoutError(ETIMEDOUT, "another session holds the lock")
-            sleep(LOCK_PAUSE)
-
-    def _is_taken(self) -> bool:
-        try:
-            flock(self._maildir, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._maildir)
+        return False
+    words = (int(status.st_mtime), status.st_dev, status.st_ino)
+    messages.given[0] = b"ENOMEM-%016X-%016X-%016X" % tuple(word & (2**64 - 1) for word in words)
+    return True

@@ -31,6 +31,7 @@ from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.settings import Settings
 from courierpop3login.session import GREETING, LOGIN_FAILED, Authorization
+from pop3proto import state
 from pop3proto.commands import LineReader
 
 
@@ -41,10 +42,13 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         raise AuthFailure
     again = env.get("AUTHARGC", "0")[:1] not in ("", "0")
     env = remembering(argv, env)
+    if not again:
+        env["UTF8"] = "0"
     settings = Settings(env)
     try:
         delay = settings.seconds("POP3_FAILURE_DELAY")
         budget = settings.seconds("POP3_LOGIN_TIMEOUT")
+        session = authorization(env, settings)
     except ValueError as why:
         log.err(f"{argv[0]}: {why}")
         os.write(1, TEMPORARY)
@@ -60,8 +64,6 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     else:
         log.debug(f"Connection, {where}")
         warn_of_missing_module(argv)
-        env["UTF8"] = "0"
-    session = authorization(env, settings)
     try:
         converse(session, LOGIN_FAILED if again else GREETING, deadline)
     except (Gone, TimedOut):
@@ -116,6 +118,7 @@ def authorization(env: dict[str, str], settings: Settings) -> Authorization:
         defdomain=os.fsencode(settings.text("DEFDOMAIN")),
         domainsep=os.fsencode(settings.text("DOMAINSEP")),
         utf8=env["UTF8"] == "1",
+        capabilities=state.capabilities(response_codes=settings.is_on("POP3_EXCLUSIVE")),
     )
 
 

@@ -29,7 +29,7 @@ class Authorization:
 
     __slots__ = (
         *("quit", "user", "request", "utf8"),
-        *("_service", "_named", "_tls_required", "_defdomain", "_domainsep"),
+        *("_service", "_named", "_tls_required", "_defdomain", "_domainsep", "_capabilities"),
     )
 
     def __init__(
@@ -40,6 +40,7 @@ class Authorization:
         defdomain: bytes = b"",
         domainsep: bytes = b"",
         utf8: bool = False,
+        capabilities: tuple[bytes, ...] = state.CAPABILITIES,
     ):
         self.quit = False
         self.user = b""
@@ -50,6 +51,7 @@ class Authorization:
         self._tls_required = tls_required
         self._defdomain = defdomain
         self._domainsep = domainsep
+        self._capabilities = capabilities
 
     def obey(self, line: bytes | None) -> bytes:
         """The reply to one line; empty for a PASS that the stages behind will answer."""
@@ -82,7 +84,7 @@ class Authorization:
 
     def _answer_capa(self, command: Command) -> bytes:
         refused = b"USER" if self._tls_required else None  # 2449-04
-        tags = (tag for tag in state.CAPABILITIES if tag != refused)
+        tags = (tag for tag in self._capabilities if tag != refused)
         return listing(ok(b"Here's what I can do:"), tags)
 
     def _answer_stls(self, command: Command) -> bytes:

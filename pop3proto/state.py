@@ -29,8 +29,16 @@ CAPABILITIES = (
     b"IMPLEMENTATION Courier Mail Server",
 )
 
+IN_USE = b"[IN-USE] Another session has the mailbox open."  # RFC 2449 section 8.1.2
+
 LANGUAGES = (b"en English", b"i-default Default language")
 CHOSEN = {b"en": b"en", b"i-default": b"i-default", b"*": b"en"}
+
+
+def capabilities(*, response_codes: bool) -> tuple[bytes, ...]:
+    """What CAPA lists where replies may begin with a response code, or may not (2449-11)."""
+    *tags, implementation = CAPABILITIES
+    return (*tags, b"RESP-CODES", implementation) if response_codes else CAPABILITIES
 
 
 def language(argument: bytes) -> bytes:

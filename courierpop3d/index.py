@@ -1,0 +1,168 @@
+"""index - courierpop3dindex, which spares a large mailbox that hasn't changed its login
+
+    /index1 CRC COUNT OCTETS CUR LIST LENGTHS     filled up to 512 octets
+    names, lines of LIST, lines of UIDL, kinds of messages
+
+What a login found out, as replies that are ready to be sent. Good as long as cur/ and the size list
+are the very ones that it was made from, to the nanosecond of their times; else, or if it is damaged
+or not there, everything is done without it, and slower. Nothing is known from here alone: it may be
+deleted at any time.
+
+A file system's clock may stand still for some milliseconds, so a directory that was changed just
+before the index is made might be changed once more without a sign. Then no index is made.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from binascii import crc32
+from collections.abc import Iterator
+
+from courierpop3d import sizelist
+from courierpop3d.aside import Aside
+from courierpop3d.maildir import open_regular
+from courierpop3d.message import Messages
+from courierpop3d.sizelist import NO_STAMP, Stamp, stamp_of
+
+FILE = b"courierpop3dindex"
+MAGIC = b"/index1"  # what is written in another form gets another number
+SECTIONS = 4
+WORTH = 1000  # messages; the list of fewer is read in no time
+SETTLED = 2 * 10**9  # nanoseconds since the last change of cur/
+HEADER = 512  # octets
+MODE = 0o600
+
+
+def stamp_of_cur() -> Stamp:
+    """What tells cur/ as it is from what it may become. Raises OSError."""
+    return stamp_of(os.stat(b"cur"))
+
+
+def save(messages: Messages, cur: Stamp, listed: Stamp) -> None:
+    """Write the index if it pays, and if cur/ hasn't changed since it was stamped. Never fails."""
+    if len(messages) < WORTH or listed == NO_STAMP:
+        return
+    try:
+        with Aside(MODE) as aside:
+            if not _is_settled(cur, aside):
+                return
+            aside.write(bytes(HEADER))
+            lengths = []
+            check = 0
+            for section in _sections(messages):
+                aside.write(section)
+                lengths.append(len(section))
+                check = crc32(section, check)
+            numbers = (len(messages), messages.octets, *cur, *listed, *lengths)
+            aside.rewrite(_header(numbers, check))
+            aside.replace(FILE, durable=False)
+    except OSError:
+        pass
+
+
+def is_settled(cur: Stamp) -> bool:
+    """Whether cur/ is as it was stamped, and is going to tell when it changes. Raises OSError."""
+    with Aside(MODE) as aside:
+        return _is_settled(cur, aside)
+
+
+def _is_settled(cur: Stamp, aside: Aside) -> bool:
+    return aside.status.st_mtime_ns - max(cur[-2:]) >= SETTLED and stamp_of_cur() == cur
+
+
+def _sections(messages: Messages) -> Iterator[bytes]:
+    yield b"\0".join(messages.names)
+    yield messages.size_lines()
+    yield messages.uidl_lines()
+    yield bytes(messages.unicode)
+
+
+def _header(numbers: tuple[int, ...], check: int) -> bytes:
+    text = b" ".join([b"%d" % number for number in numbers])
+    return b"%s %d %s" % (MAGIC, crc32(text, check), text)
+
+
+def load(cur: Stamp) -> Messages | None:
+    """The messages, if the index is good for the present cur/ and size list."""
+    try:
+        descriptor = open_regular(FILE)
+    except OSError:
+        return None
+    try:
+        return _read(descriptor, cur + sizelist.stamp())
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, stamps: Stamp) -> Messages | None:
+    """Raises OSError, and ValueError if it isn't an index."""
+    magic, check, text = os.read(descriptor, HEADER).rstrip(b" \n\0").split(b" ", 2)
+    if magic != MAGIC:
+        return None
+    count, octets, *numbers = map(int, text.split())
+    found, lengths = tuple(numbers[:-SECTIONS]), numbers[-SECTIONS:]
+    size = HEADER + sum(lengths)
+    if found != stamps or min(lengths) < 0 or os.fstat(descriptor).st_size != size:
+        return None
+    sections = [_exactly(descriptor, length) for length in lengths]
+    found_check = 0
+    for data in (*sections, text):
+        found_check = crc32(data, found_check)
+    return IndexedMessages(count, octets, sections) if found_check == int(check) else None
+
+
+def _exactly(descriptor: int, length: int) -> bytes:
+    """So many octets. Raises ValueError if there are fewer."""
+    data = os.read(descriptor, length)
+    if len(data) != length:
+        raise ValueError("cut off")
+    return data
+
+
+class IndexedMessages(Messages):
+    """The messages as the index has them, taken apart when somebody asks for one of them."""
+
+    __slots__ = ("_count", "_octets", "_sections", "_names", "_sizes", "_uidls")
+
+    def __init__(self, count: int, octets: int, sections: list[bytes]):
+        self._count = count
+        self._octets = octets
+        self._sections = sections
+        self._names: list[bytes] = []
+        self._sizes = array("Q")
+        self._uidls: list[bytes] = []
+        self.unicode = bytearray(sections[3])
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def octets(self) -> int:
+        return self._octets
+
+    @property
+    def names(self) -> list[bytes]:  # type: ignore[override]
+        self._names = self._names or self._sections[0].split(b"\0")
+        return self._names
+
+    @property
+    def sizes(self) -> array[int]:  # type: ignore[override]
+        self._sizes = self._sizes or array("Q", map(int, _second_words(self._sections[1])))
+        return self._sizes
+
+    def uidl(self, row: int) -> bytes:
+        self._uidls = self._uidls or _second_words(self._sections[2])
+        return self._uidls[row]
+
+    def size_lines(self) -> bytes:
+        return self._sections[1]
+
+    def uidl_lines(self) -> bytes:
+        return self._sections[2]
+
+
+def _second_words(lines: bytes) -> list[bytes]:
+    return lines.split()[1::2]
