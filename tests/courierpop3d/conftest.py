@@ -74,6 +74,13 @@ class Box:
     def list(self) -> Path:
         return self.path / "courierpop3dsizelist"
 
+    @staticmethod
+    def as_owner() -> dict:
+        """What makes subprocess run a program as the owner."""
+        if os.geteuid() != 0:
+            return {}
+        return {"user": USER, "group": USER, "extra_groups": []}
+
     def own(self) -> None:
         """Give everything to the user that the program runs as."""
         if os.geteuid() == 0:
@@ -97,7 +104,7 @@ class Talk:
     def __init__(self, *, utf8: bool = True, now: int = NOW, **env: str):
         journal = Journal({"AUTHENTICATED": "joe", **env})
         maildir.move_new_to_cur(journal)
-        self.maildrop = Maildrop(snapshot.take(now, journal), journal)
+        self.maildrop = Maildrop(snapshot.take(now, journal, env), journal, env)
         self.wrapper = Wrapper(b"=_1-200", b"message/global")
         self.session = Transaction(self.maildrop, self.wrapper, utf8=utf8)
 

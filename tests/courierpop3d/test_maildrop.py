@@ -91,7 +91,7 @@ def test_a_message_never_takes_the_file_of_another_with_the_same_base(box, talk)
 def test_removal_follows_renames_and_tells_the_truth(box, drop):
     os.rename("cur/1.a:2,", "cur/1.a:2,S")
     os.unlink("cur/2.b:2,")
-    assert drop.remove(drop.messages[:2])
+    assert drop.remove([drop.messages[0], drop.messages[1]])
     assert box.names() == ["3.c:2,"]
 
 

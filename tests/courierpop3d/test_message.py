@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from courierpop3d.headers import eight_bit_headers
-from courierpop3d.message import Message, measure
+from courierpop3d.measure import measure
+from courierpop3d.message import PLAIN, UNICODE, Messages
 
 E = b"\xe9"
 MIME = b"From: a@b\nMime-Version: 1.0\nContent-Type: "
@@ -141,7 +142,7 @@ def test_CVE_12_memory_stays_small():
 )
 def test_1939_24_ROB_13_sizes_are_what_retr_sends(box, content, octets):
     box.put("cur/1", content)
-    assert measure(b"cur/1") == (octets, False)
+    assert measure(b"1") == (octets, PLAIN)
 
 
 def test_1939_24_sizes_are_true_across_the_edges_of_reads(box):
@@ -149,18 +150,18 @@ def test_1939_24_sizes_are_true_across_the_edges_of_reads(box):
     content = bytes(chance.choices(b"\r\n.a", k=200_000))
     box.put("cur/1", content)
     sent = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    assert measure(b"cur/1")[0] == len(sent) + (0 if content.endswith(b"\n") else 2)
+    assert measure(b"1")[0] == len(sent) + (0 if content.endswith(b"\n") else 2)
 
 
 def test_an_8_bit_byte_after_the_first_read_still_counts(box):
     box.put("cur/1", B + b"x\n" * 50_000 + b"--b\nX: " + E + b"\n")
-    assert measure(b"cur/1")[1] is True
+    assert measure(b"1")[1] == UNICODE
     box.put("cur/2", b"Subject: x\n\n" + b"x\n" * 50_000 + E)
-    assert measure(b"cur/2")[1] is False
+    assert measure(b"2")[1] == PLAIN
 
 
 def test_1939_37_ids_made_of_names_are_printable():
     name = bytes(octet for octet in range(1, 256) if octet not in b"/:") + b":2,S"
-    uidl = Message(name, 1, 0, 5, False).uidl
+    uidl = Messages([name]).uidl(0)
     assert all(0x21 <= octet <= 0x7E for octet in uidl)
     assert b"+20!+22#$%&+27()*+2B,-.0" in uidl
