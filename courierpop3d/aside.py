@@ -12,15 +12,15 @@ from time import time_ns
 
 
 class Aside:
-    """A new file, to be used in a `with` block, which removes it if it wasn't put in its place.
+    """A new file at `path`, in a `with` block that removes it if it wasn't put in its place.
 
     status    of the file when it was made: the time in it is the file system's own
     """
 
     __slots__ = ("status", "_path", "_descriptor", "_placed")
 
-    def __init__(self, mode: int = 0o644):
-        self._path = _name()
+    def __init__(self, path: bytes, mode: int = 0o644):
+        self._path = path
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, mode)
         self._placed = False
@@ -35,6 +35,10 @@ class Aside:
         while view:
             view = view[os.write(self._descriptor, view) :]
 
+    def sync(self) -> None:
+        """Wait until it is on the disk. Raises OSError."""
+        os.fsync(self._descriptor)
+
     def rewrite(self, front: bytes) -> None:
         """Write over the first octets. Raises OSError."""
         os.pwrite(self._descriptor, front, 0)
@@ -42,7 +46,7 @@ class Aside:
     def replace(self, target: bytes, *, durable: bool = True) -> os.stat_result:
         """Put the file in the target's place; its status there. Raises OSError."""
         if durable:
-            os.fsync(self._descriptor)
+            self.sync()
         try:
             os.rename(self._path, target)
         except OSError as why:
@@ -65,7 +69,8 @@ class Aside:
                 pass
 
 
-def _name() -> bytes:
+def new_path() -> bytes:
+    """In tmp/, as Courier calls it when it writes the size list (reference 3.5)."""
     seconds, nanoseconds = divmod(time_ns(), 10**9)
     host = os.uname().nodename.replace("/", "_")
     return os.fsencode(f"tmp/{seconds}.M{nanoseconds // 1000}P{os.getpid()}_pop3.{host}")

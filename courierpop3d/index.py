@@ -20,7 +20,7 @@ from binascii import crc32
 from collections.abc import Iterator
 
 from courierpop3d import sizelist
-from courierpop3d.aside import Aside
+from courierpop3d.aside import Aside, new_path
 from courierpop3d.maildir import open_regular
 from courierpop3d.message import Messages
 from courierpop3d.sizelist import NO_STAMP, Stamp, stamp_of
@@ -44,7 +44,7 @@ def save(messages: Messages, cur: Stamp, listed: Stamp) -> None:
     if len(messages) < WORTH or listed == NO_STAMP:
         return
     try:
-        with Aside(MODE) as aside:
+        with Aside(new_path(), MODE) as aside:
             if not _is_settled(cur, aside):
                 return
             aside.write(bytes(HEADER))
@@ -63,7 +63,7 @@ def save(messages: Messages, cur: Stamp, listed: Stamp) -> None:
 
 def is_settled(cur: Stamp) -> bool:
     """Whether cur/ is as it was stamped, and is going to tell when it changes. Raises OSError."""
-    with Aside(MODE) as aside:
+    with Aside(new_path(), MODE) as aside:
         return _is_settled(cur, aside)
 
 

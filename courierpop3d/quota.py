@@ -32,6 +32,7 @@ from time import time
 
 from courierchain.log import MAX_SHOWN
 from courierchain.settings import Settings
+from courierpop3d.aside import Aside
 from courierpop3d.atol import DIGITS, atol
 from courierpop3d.journal import Journal, shown
 from courierpop3d.maildir import base
@@ -150,18 +151,13 @@ class Mailbox:
         """
         before = self._folders()
         octets, count = self._totals(before)
-        aside = self._root + name_aside()
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        try:
-            write(descriptor, quota + b"\n" + change_line(octets, count))
-            os.fsync(descriptor)
+        with Aside(self._root + name_aside()) as aside:
+            aside.write(quota + b"\n" + change_line(octets, count))
+            aside.sync()
             reliable = self._folders() == before
             if reliable:
-                os.rename(aside, self._root + FILE)
-            return reliable
-        finally:
-            os.close(descriptor)
-            remove(aside)
+                aside.replace(self._root + FILE, durable=False)
+        return reliable
 
     def _folders(self) -> dict[bytes, int]:
         """Each new/ and cur/ that counts, and when mail last came to it or left it."""
@@ -240,14 +236,17 @@ def parse_quota(text: bytes, journal: Journal) -> tuple[bytes, dict[bytes, int]]
 
 def parse_change(line: bytes) -> tuple[int, int]:
     """The octets and the messages of a line; nothing if it isn't two numbers."""
-    words = line.split(None, 2)
-    if len(words) < 2 or not (unsigned(words[0]).isdigit() and unsigned(words[1])[:1].isdigit()):
+    behind = without_number(line)
+    if behind is None or without_number(behind) is None:
         return 0, 0
-    return atol(words[0]), atol(words[1])
+    return atol(line), atol(behind)
 
 
-def unsigned(word: bytes) -> bytes:
-    return word[1:] if word.startswith((b"+", b"-")) else word
+def without_number(text: bytes) -> bytes | None:
+    """What follows the number in front of `text`, blanks and a sign allowed; None without one."""
+    text = text.lstrip()
+    digits = text[1:] if text.startswith((b"+", b"-")) else text
+    return digits.lstrip(DIGITS) if digits[:1].isdigit() else None
 
 
 def change_line(octets: int, count: int) -> bytes:
@@ -263,13 +262,6 @@ def write(descriptor: int, text: bytes) -> None:
 def name_aside() -> bytes:
     host = os.uname().nodename.replace("/", "_")
     return os.fsencode(f"/tmp/{int(time())}.{os.getpid()}_NeWmAiLdIrSiZe.{host}")
-
-
-def remove(path: bytes) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def size_of(folder: bytes, name: bytes) -> int:

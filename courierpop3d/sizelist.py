@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENXIO
 from io import SEEK_END, BytesIO
 
-from courierpop3d.aside import Aside
+from courierpop3d.aside import Aside, new_path
 from courierpop3d.journal import Journal
 from courierpop3d.maildir import base, chunks, open_regular
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Entry, Messages
@@ -205,7 +205,7 @@ def is_legal(uidl: bytes) -> bool:
 
 def save(messages: Messages, listed: SizeList) -> Stamp:
     """Replace the list on disk by these messages; the stamp of the new one. Raises OSError."""
-    with Aside() as aside:
+    with Aside(new_path()) as aside:
         aside.write(b"/%d %d %d\n" % (VERSION, listed.next_number, listed.validity))
         for rows in messages.batches():
             aside.write(b"".join(_lines(messages, rows.start, rows.stop)))
