@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from array import array
 from binascii import crc32
-from collections.abc import Iterator
 
 from courierpop3d import sizelist
 from courierpop3d.aside import Aside, new_path
@@ -39,26 +38,41 @@ def stamp_of_cur() -> Stamp:
     return stamp_of(os.stat(b"cur"))
 
 
-def save(messages: Messages, cur: Stamp, listed: Stamp) -> None:
-    """Write the index if it pays, and if cur/ hasn't changed since it was stamped. Never fails."""
+def save(messages: Messages, cur: Stamp, listed: Stamp) -> Messages:
+    """Write the index if it pays, and if cur/ hasn't changed since it was stamped. Never fails.
+
+    The same messages, with the lines that were made for the index if there is one now.
+    """
     if len(messages) < WORTH or listed == NO_STAMP:
-        return
+        return messages
     try:
         with Aside(new_path(), MODE) as aside:
             if not _is_settled(cur, aside):
-                return
+                return messages
             aside.write(bytes(HEADER))
-            lengths = []
-            check = 0
-            for section in _sections(messages):
-                aside.write(section)
-                lengths.append(len(section))
-                check = crc32(section, check)
-            numbers = (len(messages), messages.octets, *cur, *listed, *lengths)
+            length, check = _write_names(messages, aside)
+            texts = [messages.size_lines(), messages.uidl_lines(), bytes(messages.unicode)]
+            for text in texts:
+                aside.write(text)
+                check = crc32(text, check)
+            count, octets = len(messages), messages.octets
+            numbers = (count, octets, *cur, *listed, length, *map(len, texts))
             aside.rewrite(_header(numbers, check))
             aside.replace(FILE, durable=False)
+            return IndexedMessages(count, octets, [b"", *texts], messages.names)
     except OSError:
-        pass
+        return messages
+
+
+def _write_names(messages: Messages, aside: Aside) -> tuple[int, int]:
+    """Length and checksum of what is written; it isn't held as one."""
+    length = check = 0
+    for rows in messages.batches():
+        text = b"\0".join([b"", *messages.names[rows.start : rows.stop]])
+        aside.write(text)
+        length += len(text)
+        check = crc32(text, check)
+    return length, check
 
 
 def is_settled(cur: Stamp) -> bool:
@@ -69,13 +83,6 @@ def is_settled(cur: Stamp) -> bool:
 
 def _is_settled(cur: Stamp, aside: Aside) -> bool:
     return aside.status.st_mtime_ns - max(cur[-2:]) >= SETTLED and stamp_of_cur() == cur
-
-
-def _sections(messages: Messages) -> Iterator[bytes]:
-    yield b"\0".join(messages.names)
-    yield messages.size_lines()
-    yield messages.uidl_lines()
-    yield bytes(messages.unicode)
 
 
 def _header(numbers: tuple[int, ...], check: int) -> bytes:
@@ -99,7 +106,7 @@ def load(cur: Stamp) -> Messages | None:
 
 def _read(descriptor: int, stamps: Stamp) -> Messages | None:
     """Raises OSError, and ValueError if it isn't an index."""
-    magic, check, text = os.read(descriptor, HEADER).rstrip(b" \n\0").split(b" ", 2)
+    magic, check, text = os.read(descriptor, HEADER).rstrip(b"\0").split(b" ", 2)
     if magic != MAGIC:
         return None
     count, octets, *numbers = map(int, text.split())
@@ -107,8 +114,8 @@ def _read(descriptor: int, stamps: Stamp) -> Messages | None:
     size = HEADER + sum(lengths)
     if found != stamps or min(lengths) < 0 or os.fstat(descriptor).st_size != size:
         return None
-    sections = [_exactly(descriptor, length) for length in lengths]
     found_check = 0
+    sections = [_exactly(descriptor, length) for length in lengths]
     for data in (*sections, text):
         found_check = crc32(data, found_check)
     return IndexedMessages(count, octets, sections) if found_check == int(check) else None
@@ -125,16 +132,21 @@ def _exactly(descriptor: int, length: int) -> bytes:
 class IndexedMessages(Messages):
     """The messages as the index has them, taken apart when somebody asks for one of them."""
 
-    __slots__ = ("_count", "_octets", "_sections", "_names", "_sizes", "_uidls")
+    __slots__ = (
+        *("_count", "_octets", "_names_text", "_list_text", "_uidl_text"),
+        *("_names", "_sizes", "_uidls"),
+    )
 
-    def __init__(self, count: int, octets: int, sections: list[bytes]):
+    def __init__(
+        self, count: int, octets: int, sections: list[bytes], names: list[bytes] | None = None
+    ):
         self._count = count
         self._octets = octets
-        self._sections = sections
-        self._names: list[bytes] = []
+        self._names_text, self._list_text, self._uidl_text, unicode = sections
+        self.unicode = bytearray(unicode)
+        self._names = names or []
         self._sizes = array("Q")
         self._uidls: list[bytes] = []
-        self.unicode = bytearray(sections[3])
 
     def __len__(self) -> int:
         return self._count
@@ -145,24 +157,20 @@ class IndexedMessages(Messages):
 
     @property
     def names(self) -> list[bytes]:  # type: ignore[override]
-        self._names = self._names or self._sections[0].split(b"\0")
+        self._names = self._names or self._names_text.split(b"\0")[1:]
         return self._names
 
     @property
     def sizes(self) -> array[int]:  # type: ignore[override]
-        self._sizes = self._sizes or array("Q", map(int, _second_words(self._sections[1])))
+        self._sizes = self._sizes or array("Q", map(int, self._list_text.split()[1::2]))
         return self._sizes
 
     def uidl(self, row: int) -> bytes:
-        self._uidls = self._uidls or _second_words(self._sections[2])
+        self._uidls = self._uidls or self._uidl_text.split()[1::2]
         return self._uidls[row]
 
     def size_lines(self) -> bytes:
-        return self._sections[1]
+        return self._list_text
 
     def uidl_lines(self) -> bytes:
-        return self._sections[2]
-
-
-def _second_words(lines: bytes) -> list[bytes]:
-    return lines.split()[1::2]
+        return self._uidl_text

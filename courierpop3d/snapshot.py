@@ -51,9 +51,7 @@ def take(now: int, journal: Journal, env: dict[str, str] | None = None) -> Messa
     if found.changes:
         found = renew(found, cur, now, journal, env or {})
     measure_rest(found, journal)
-    if found.is_whole:
-        index.save(found.messages, cur, found.listed.stamp)
-    return found.messages
+    return index.save(found.messages, cur, found.listed.stamp) if found.is_whole else found.messages
 
 
 class Match:
