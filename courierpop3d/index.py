@@ -3,7 +3,8 @@
     /index1 CRC COUNT OCTETS CUR LIST LENGTHS     filled up to 512 octets
     names, lines of LIST, lines of UIDL, kinds of messages
 
-What a login found out, as replies that are ready to be sent. Good as long as cur/ and the size list
+What a session found out, as replies that are ready to be sent; it is written when the session is
+over, if it has changed nothing. Good as long as cur/ and the size list
 are the very ones that it was made from, to the nanosecond of their times; else, or if it is damaged
 or not there, everything is done without it, and slower. Nothing is known from here alone: it may be
 deleted at any time.
@@ -38,34 +39,30 @@ def stamp_of_cur() -> Stamp:
     return stamp_of(os.stat(b"cur"))
 
 
-def save(messages: Messages, cur: Stamp, listed: Stamp) -> Messages:
-    """Write the index if it pays, and if cur/ hasn't changed since it was stamped. Never fails.
-
-    The same messages, with the lines that were made for the index if there is one now.
-    """
-    if len(messages) < WORTH or listed == NO_STAMP:
-        return messages
+def save(messages: Messages) -> None:
+    """Write the index if it pays, and if nothing has changed since the stamps. Never fails."""
+    stamps = messages.stamps
+    if len(messages) < WORTH or not stamps:
+        return
     try:
         with Aside(new_path(), MODE) as aside:
-            if not _is_settled(cur, aside):
-                return messages
+            if not _is_settled(stamps[: len(stamps) // 2], aside):
+                return
             aside.write(bytes(HEADER))
             length, check = _write_names(messages, aside)
             texts = [messages.size_lines(), messages.uidl_lines(), bytes(messages.unicode)]
             for text in texts:
                 aside.write(text)
                 check = crc32(text, check)
-            count, octets = len(messages), messages.octets
-            numbers = (count, octets, *cur, *listed, length, *map(len, texts))
-            aside.rewrite(_header(numbers, check))
+            lengths = length, *map(len, texts)
+            aside.rewrite(_header((len(messages), messages.octets, *stamps, *lengths), check))
             aside.replace(FILE, durable=False)
-            return IndexedMessages(count, octets, [b"", *texts], messages.names)
     except OSError:
-        return messages
+        pass
 
 
 def _write_names(messages: Messages, aside: Aside) -> tuple[int, int]:
-    """Length and checksum of what is written; it isn't held as one."""
+    """Length and checksum of what is written, which is never in memory as one."""
     length = check = 0
     for rows in messages.batches():
         text = b"\0".join([b"", *messages.names[rows.start : rows.stop]])
@@ -137,14 +134,13 @@ class IndexedMessages(Messages):
         *("_names", "_sizes", "_uidls"),
     )
 
-    def __init__(
-        self, count: int, octets: int, sections: list[bytes], names: list[bytes] | None = None
-    ):
+    def __init__(self, count: int, octets: int, sections: list[bytes]):
         self._count = count
         self._octets = octets
         self._names_text, self._list_text, self._uidl_text, unicode = sections
         self.unicode = bytearray(unicode)
-        self._names = names or []
+        self.stamps = NO_STAMP  # there is an index
+        self._names: list[bytes] = []
         self._sizes = array("Q")
         self._uidls: list[bytes] = []
 

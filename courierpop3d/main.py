@@ -36,7 +36,7 @@ from courierchain import handover, log, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import firstids, loginexec, maildir, options, sizelist, snapshot
+from courierpop3d import firstids, index, loginexec, maildir, options, sizelist, snapshot
 from courierpop3d.journal import Journal
 from courierpop3d.lock import DirectoryLock
 from courierpop3d.maildrop import Damaged, Maildrop
@@ -110,6 +110,7 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
         try:
             session = log_in(env, settings, journal)
             event = converse(session, client, idle_limit)
+            index.save(session.messages)
         finally:
             lock.release()
     except ValueError as why:

@@ -4,9 +4,9 @@ Sizes are those of pop3proto.replies.Measure. A message is read once in its life
 into courierpop3dsizelist. Of many messages a second process measures half (threads don't help, and
 the client is waiting).
 
-A delivery agent that knows POP3 writes both sizes into the name, `,S=OCTETS,W=OCTETS-WITH-CRLF`.
-They are believed if the file ends with a line end where S says that it ends. Then nobody has looked
-into the headers, and that is noted too.
+A delivery agent that knows POP3 writes both sizes into the name, `,S=OCTETS,W=OCTETS-WITH-CRLF`. A
+few messages are measured all the same. Of many, a sample is: if it bears the names out, the others
+are believed. Then nobody has looked into their headers, and that is noted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from array import array
 from errno import ESTALE
 
 from courierpop3d.headers import eight_bit_headers
-from courierpop3d.maildir import CHUNK, base, chunks, open_regular
+from courierpop3d.maildir import CHUNK, chunks, open_regular
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN
-from pop3proto.replies import Measure
+from pop3proto.replies import Measure, with_crlf
 
 MANY = 2000  # messages that are worth a second process
+SAMPLE = 100  # messages; of more, sizes in names are believed
 DIGITS = 18  # of a size in a name
 FAILED = 2**64 - 1  # in place of a size
 
@@ -38,20 +39,16 @@ def measure(name: bytes) -> tuple[int, int]:
             raise
         descriptor = open_regular(path)
     try:
-        return _measure(name, descriptor)
+        return _measure(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _measure(name: bytes, descriptor: int) -> tuple[int, int]:
-    if b",W=" in name:
-        size = _told(name, descriptor)
-        if size:
-            return size, UNKNOWN
+def _measure(descriptor: int) -> tuple[int, int]:
     first = os.read(descriptor, CHUNK)
     if len(first) < CHUNK and b"\r" not in first and first.isascii() and first[-1:] == b"\n":
         if not os.read(descriptor, 1):  # what nearly every message is
-            return len(first) + first.count(b"\n"), PLAIN
+            return with_crlf(first), PLAIN
     os.lseek(descriptor, 0, os.SEEK_SET)
     octets = Measure()
     ascii_only = True
@@ -59,20 +56,6 @@ def _measure(name: bytes, descriptor: int) -> tuple[int, int]:
         octets.add(chunk)
         ascii_only = ascii_only and chunk.isascii()
     return octets.total, PLAIN if ascii_only else _look_into_headers(descriptor)
-
-
-def _told(name: bytes, descriptor: int) -> int:
-    """The size that the name tells; 0 if it can't be believed."""
-    front = base(name)
-    stored, sent = _number(front, b",S="), _number(front, b",W=")
-    if not 0 < stored <= sent <= 2 * stored:
-        return 0
-    return sent if os.pread(descriptor, 2, stored - 1) == b"\n" else 0
-
-
-def _number(front: bytes, key: bytes) -> int:
-    digits = front.rpartition(key)[2].partition(b",")[0]
-    return int(digits) if digits.isdigit() and len(digits) <= DIGITS else 0
 
 
 def has_unicode_headers(descriptor: int) -> bool:
@@ -89,6 +72,46 @@ def _look_into_headers(descriptor: int) -> int:
 
 def measure_all(names: list[bytes]) -> tuple[array[int], bytearray]:
     """Sizes and kinds of messages, in the order of `names`; size FAILED if one can't be read."""
+    told = sizes_in(names) if len(names) > SAMPLE else array("Q")
+    if not any(told):
+        return _measure_in_two(names)
+    rows = [row for row, size in enumerate(told) if not size]
+    sizes, kinds = _measure_in_two([names[row] for row in rows])
+    every = bytearray([UNKNOWN]) * len(names)
+    for row, size, kind in zip(rows, sizes, kinds, strict=True):
+        told[row] = size
+        every[row] = kind
+    return told, every
+
+
+def sizes_in(names: list[bytes]) -> array[int]:
+    """The sizes that names tell, 0 where they don't; nowhere, if a sample shows another one."""
+    told = array("Q", map(size_in, names))
+    for row in range(0, len(names), len(names) // SAMPLE):
+        if told[row] and not _is_true(names[row], told[row]):
+            return array("Q", bytes(8 * len(names)))
+    return told
+
+
+def size_in(name: bytes) -> int:
+    front = name.partition(b":")[0]
+    stored, sent = _number(front, b",S="), _number(front, b",W=")
+    return sent if stored <= sent <= 2 * stored else 0
+
+
+def _number(front: bytes, key: bytes) -> int:
+    digits = front.rpartition(key)[2].partition(b",")[0]
+    return int(digits) if digits.isdigit() and len(digits) <= DIGITS else 0
+
+
+def _is_true(name: bytes, size: int) -> bool:
+    try:
+        return measure(name)[0] == size
+    except OSError:
+        return False
+
+
+def _measure_in_two(names: list[bytes]) -> tuple[array[int], bytearray]:
     half = len(names) // 2 if len(names) >= MANY and len(os.sched_getaffinity(0)) > 1 else 0
     second = _begin_second(names[:half]) if half else None
     sizes, kinds = _measure_some(names[half:])

@@ -30,9 +30,10 @@ class Messages:
     numbers, validities    the halves of the unique id. With no number, the name is the id
     unicode      PLAIN, UNICODE, or UNKNOWN: nobody has looked into the headers
     given        by row: ids that are neither made of numbers nor of the name
+    stamps       of cur/ and of the list, if these messages are all that they hold
     """
 
-    __slots__ = ("names", "sizes", "numbers", "validities", "unicode", "given")
+    __slots__ = ("names", "sizes", "numbers", "validities", "unicode", "given", "stamps")
 
     def __init__(self, names: list[bytes]):
         self.names = names
@@ -42,6 +43,7 @@ class Messages:
         self.validities = array("Q", nothing)
         self.unicode = bytearray(len(names))
         self.given: dict[int, bytes] = {}
+        self.stamps: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

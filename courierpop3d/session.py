@@ -35,14 +35,15 @@ class NoSuchMessage(Exception):
 class Transaction:
     """`quit` is set by QUIT: then the session is over.
 
+    messages     of the maildrop
     counts       stored octets sent by `top` and `retr`; octets of lines obeyed, `rcvd`
     uncounted    octets of replies that Courier doesn't count as sent
     capabilities what CAPA lists
     """
 
     __slots__ = (
-        *("quit", "counts", "uncounted"),
-        *("_maildrop", "_messages", "_octets", "_deleted", "_utf8", "_wrapper", "_capabilities"),
+        *("quit", "messages", "counts", "uncounted"),
+        *("_maildrop", "_octets", "_deleted", "_utf8", "_wrapper", "_capabilities"),
     )
 
     def __init__(
@@ -57,7 +58,7 @@ class Transaction:
         self.counts = {"top": 0, "retr": 0, "rcvd": 0}
         self.uncounted = 0
         self._maildrop = maildrop
-        self._messages = maildrop.messages
+        self.messages = maildrop.messages
         self._utf8 = utf8
         self._wrapper = wrapper
         self._capabilities = capabilities
@@ -65,7 +66,7 @@ class Transaction:
 
     def _undelete(self) -> None:
         self._deleted: set[int] = set()
-        self._octets = self._messages.octets
+        self._octets = self.messages.octets
 
     def obey(self, line: bytes | None) -> Reply:
         """The reply to one line. Raises Damaged, as does its iterator: then nothing may follow."""
@@ -87,9 +88,9 @@ class Transaction:
             position = number(words[0])
         except (IndexError, BadNumber):
             raise NoSuchMessage from None
-        if not 1 <= position <= len(self._messages) or position in self._deleted:
+        if not 1 <= position <= len(self.messages) or position in self._deleted:
             raise NoSuchMessage
-        return position, self._messages[position - 1]
+        return position, self.messages[position - 1]
 
     def _listing(self, status: bytes, lines: bytes) -> bytes:
         """All lines but those of deleted messages."""
@@ -129,19 +130,19 @@ class Transaction:
         return reply
 
     def _answer_stat(self, command: Command) -> Reply:
-        return ok(b"%d %d" % (len(self._messages) - len(self._deleted), self._octets))
+        return ok(b"%d %d" % (len(self.messages) - len(self._deleted), self._octets))
 
     def _answer_list(self, command: Command) -> Reply:
         if command.words:
             position, message = self._one(command.words)
             return ok(b"%d %d" % (position, message.size))
-        return self._listing(LISTING, self._messages.size_lines())
+        return self._listing(LISTING, self.messages.size_lines())
 
     def _answer_uidl(self, command: Command) -> Reply:
         if command.words:
             position, message = self._one(command.words)
             return ok(b"%d %s" % (position, message.uidl))
-        return self._listing(ok(), self._messages.uidl_lines())
+        return self._listing(ok(), self.messages.uidl_lines())
 
     def _answer_retr(self, command: Command) -> Reply:
         _, message = self._one(command.words)
@@ -187,7 +188,7 @@ class Transaction:
 
     def _answer_quit(self, command: Command) -> Reply:
         self.quit = True
-        marked = [self._messages[position - 1] for position in sorted(self._deleted)]
+        marked = [self.messages[position - 1] for position in sorted(self._deleted)]
         return ok(b"Bye-bye.") if self._maildrop.remove(marked) else NOT_ALL_REMOVED
 
     _ANSWERS = {

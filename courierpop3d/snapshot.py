@@ -51,7 +51,9 @@ def take(now: int, journal: Journal, env: dict[str, str] | None = None) -> Messa
     if found.changes:
         found = renew(found, cur, now, journal, env or {})
     measure_rest(found, journal)
-    return index.save(found.messages, cur, found.listed.stamp) if found.is_whole else found.messages
+    if found.is_whole and found.listed.stamp:
+        found.messages.stamps = cur + found.listed.stamp
+    return found.messages
 
 
 class Match:
@@ -73,9 +75,12 @@ class Match:
         self.listed = listed
         self.messages = Messages(names)
         self.unmeasured: list[int] = []
-        rows = {name: row for row, name in enumerate(names)}
-        absent = [entry for entry in listed.entries() if not self._take(entry, rows)]
-        self.new = list(rows.values())
+        if listed.is_first:
+            self.new, absent = list(range(len(names))), []
+        else:
+            rows = {name: row for row, name in enumerate(names)}
+            absent = [entry for entry in listed.entries() if not self._take(entry, rows)]
+            self.new = list(rows.values())
         if absent and self.new:
             absent = self._match_renamed(absent)
         self.dropped = [entry for entry in absent if base(entry[0]) not in before]

@@ -46,6 +46,7 @@ def _a_moment_is_long_enough(monkeypatch):
 
 def take() -> list[tuple]:
     messages = snapshot.take(200, JOE)
+    index.save(messages)
     every = [(m.name, m.size, m.uidl, m.unicode) for m in messages]
     assert messages.octets == sum(size for _, size, _, _ in every)
     sizes = [b"%d %d\r\n" % (row, size) for row, (_, size, _, _) in enumerate(every, 1)]

@@ -66,43 +66,67 @@ def test_F_NET_6_without_a_second_process_one_does_it_all(box, monkeypatch, fork
 
 
 @pytest.mark.parametrize(
-    "name, content, expected",
+    "name, size",
     [
-        ("1.a,S=26,W=30:2,", MAIL, (30, UNKNOWN)),
-        ("1.a,W=30,S=26:2,S", MAIL, (30, UNKNOWN)),
-        ("1.a,S=26,W=30", RAW, (30, UNKNOWN)),
-        # W isn't what RETR sends, or S isn't the file's size
-        ("1.a,S=25,W=28:2,", MAIL[:-1], (30, PLAIN)),
-        ("1.a,S=27,W=31:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=19,W=22:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=26,W=25:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=26,W=53:2,", MAIL, (30, PLAIN)),
-        # there is no W, or no S, in front of the colon
-        ("1.a,W=30:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=26,W=:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=26,W=3x:2,", MAIL, (30, PLAIN)),
-        ("1.a,S=26:2,W=30", MAIL, (30, PLAIN)),
-        ("1.a,S=" + "9" * 60 + ",W=" + "9" * 60, MAIL, (30, PLAIN)),
-        ("1.a,S=0,W=0:2,", b"", (0, PLAIN)),
-        ("1.a,S=26,W=30:2,", b"", (0, PLAIN)),
-        ("1.a,S=30,W=31:2,", RAW, (30, UNICODE)),
+        ("1.a,S=26,W=30:2,", 30),
+        ("1.a,W=30,S=26:2,S", 30),
+        ("1.a,S=26,W=30", 30),
+        ("1.a,S=26,W=26", 26),
+        ("1.a,S=26,W=25:2,", 0),
+        ("1.a,S=26,W=53:2,", 0),
+        ("1.a,W=30:2,", 0),
+        ("1.a,S=26,W=:2,", 0),
+        ("1.a,S=26,W=3x:2,", 0),
+        ("1.a,S=26:2,W=30", 0),
+        ("1.a,S=" + "9" * 60 + ",W=" + "9" * 60, 0),
+        ("1.a,S=0,W=0:2,", 0),
     ],
 )
-def test_1939_24_what_a_name_tells_is_believed_if_the_file_bears_it_out(
-    box, name, content, expected
+def test_names_tell_sizes_in_front_of_the_colon(name, size):
+    assert measure.size_in(name.encode()) == size
+
+
+@pytest.fixture
+def named(box, monkeypatch):
+    """Forty messages with their sizes in the names, of which every fourth is in the sample."""
+    monkeypatch.setattr(measure, "SAMPLE", 10)
+    names = [b"%02d.a,S=26,W=30:2," % number for number in range(40)]
+    for name in names:
+        box.put(b"cur/" + name, RAW)
+    return names
+
+
+def test_1939_24_sizes_in_many_names_are_believed_if_a_sample_bears_them_out(box, named):
+    box.put(b"cur/" + named[1], b"another size")
+    box.put("cur/40.b:2,", MAIL[:-1])
+    sizes, kinds = measure.measure_all([*named, b"40.b:2,"])
+    assert list(zip(sizes, kinds, strict=True)) == [(30, UNKNOWN)] * 40 + [(30, PLAIN)]
+
+
+@pytest.mark.parametrize("content", [RAW[:-2], RAW + b"x\n", b"", RAW.replace(b"\n", b"")])
+def test_1939_24_no_name_is_believed_when_one_of_the_sample_is_wrong(box, named, content):
+    box.put(b"cur/" + named[8], content)
+    right = measure.measure(named[8])
+    sizes, kinds = measure.measure_all(named)
+    expected = [(30, UNICODE)] * 40
+    expected[8] = right
+    assert list(zip(sizes, kinds, strict=True)) == expected
+
+
+def test_1939_24_few_messages_are_measured_whatever_their_names_tell(box, named):
+    sizes, kinds = measure.measure_all(named[:10])
+    assert list(zip(sizes, kinds, strict=True)) == [(30, UNICODE)] * 10
+
+
+def test_6856_05_headers_nobody_has_looked_into_are_looked_into_when_they_are_sent(
+    box, named, talk
 ):
-    box.put("cur/" + name, content)
-    assert measure.measure(name.encode()) == expected
-
-
-def test_6856_05_headers_nobody_has_looked_into_are_looked_into_when_they_are_sent(box, talk):
-    box.put("cur/1.a,S=26,W=30:2,", RAW)
-    box.put("cur/2.b,S=26,W=30:2,", MAIL)
+    box.put(b"cur/" + named[1], MAIL)
     for _ in range(2):
         session = talk(utf8=False)
-        assert session.lines("LIST") == [b"1 30", b"2 30"]
+        assert session.lines("LIST") == [b"%d 30" % number for number in range(1, 41)]
         assert b"Cannot display Unicode content" in session.body("RETR 1")
         assert session.body("RETR 2") == MAIL.replace(b"\n", b"\r\n")
         assert talk(utf8=True).body("RETR 1") == RAW.replace(b"\n", b"\r\n")
-    entries = b"1.a,S=26,W=30:2, 30 1:200\n2.b,S=26,W=30:2, 30 2:200\n"
-    assert box.list.read_bytes() == b"/3 3 200\n" + entries
+    first = b"/3 41 200\n00.a,S=26,W=30:2, 30 1:200\n01.a,S=26,W=30:2, 30 2:200\n"
+    assert box.list.read_bytes().startswith(first)
