@@ -1,6 +1,6 @@
 # make demo     serve a demo mailbox on 127.0.0.1:11110, and say how to read it
 # make check    install what the tests need, and run them all
-# make bench    compare with Courier, as root
+# make bench    compare with Courier and Dovecot, as root
 
 PYTHON = python3
 

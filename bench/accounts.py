@@ -31,16 +31,54 @@ PAM_STACK = "@include common-auth\n@include common-account\n@include common-sess
 MESSAGE = "From: a@example.com\nTo: b@example.com\nSubject: {0}\n\n" + "A line of a letter.\n" * 40
 
 
-class Mailboxes:
-    """One password, two lists of users as popload reads them, one userdb each."""
+class Accounts:
+    """One password, a list of users as popload reads it, and the userdb with them."""
 
     def __init__(self, folder: str, homes: str):
         self.homes = homes
         self.password = secrets.token_hex(8)
         self.hash = md5_crypt(self.password)
         self.system_users = f"{folder}/users"
-        self.virtual_users = f"{folder}/users-virtual"
         self.system_userdb = USERDB
+        self.owners: dict[str, str] = {}
+
+    def home_of(self, name: str) -> str:
+        return f"{self.homes}/{name}"
+
+    def write_userdb(self, owners: dict[str, str]) -> None:
+        """Puts all users, each with its owner, into Courier's userdb, and compiles it."""
+        self.owners = owners
+        self.write_users(self.system_users, list(owners))
+        for compiled in (f"{USERDB}.dat", f"{USERDB}shadow.dat"):
+            if os.path.exists(compiled):
+                os.unlink(compiled)
+        write(USERDB, "".join(self.userdb_line(*pair) for pair in owners.items()), 0o600)
+        subprocess.run(["makeuserdb"], check=True)
+
+    def userdb_line(self, name: str, owner: str) -> str:
+        ids = pwd.getpwnam(owner)
+        where = f"uid={ids.pw_uid}|gid={ids.pw_gid}|home={self.home_of(name)}"
+        return f"{name}\t{where}|systempw={self.hash}\n"
+
+    def write_users(self, path: str, names: list[str]) -> None:
+        write(path, "".join(f"{name} {self.password}\n" for name in names), 0o600)
+
+    def passwd_file(self) -> str:
+        """The users of the userdb as Dovecot's passwd-file has them."""
+        lines = []
+        for name, owner in self.owners.items():
+            ids = pwd.getpwnam(owner)
+            where = f"{ids.pw_uid}:{ids.pw_gid}::{self.home_of(name)}"
+            lines.append(f"{name}:{{MD5-CRYPT}}{self.hash}:{where}::\n")
+        return "".join(lines)
+
+
+class Mailboxes(Accounts):
+    """System accounts, and virtual ones with a list of users and a userdb of their own."""
+
+    def __init__(self, folder: str, homes: str):
+        super().__init__(folder, homes)
+        self.virtual_users = f"{folder}/users-virtual"
         self.virtual_userdb = f"{folder}/userdb-virtual"
 
     def make(self) -> None:
@@ -54,12 +92,7 @@ class Mailboxes:
         for name in names:
             add_account(name, self.home_of(name), self.hash)
             make_maildir(self.home_of(name), pwd.getpwnam(name))
-        self.write_users(self.system_users, names)
-        for compiled in (f"{USERDB}.dat", f"{USERDB}shadow.dat"):
-            if os.path.exists(compiled):
-                os.unlink(compiled)
-        write(USERDB, "".join(self.userdb_line(name, name) for name in names), 0o600)
-        subprocess.run(["makeuserdb"], check=True)
+        self.write_userdb({name: name for name in names})
 
     def make_virtual_mailboxes(self) -> None:
         add_account(VIRTUAL_OWNER, self.home_of(VIRTUAL_OWNER), "!")
@@ -72,28 +105,24 @@ class Mailboxes:
         write(self.virtual_userdb, "".join(lines), 0o640)
         os.chown(self.virtual_userdb, 0, owner.pw_gid)
 
-    def home_of(self, name: str) -> str:
-        return f"{self.homes}/{name}"
-
-    def userdb_line(self, name: str, owner: str) -> str:
-        ids = pwd.getpwnam(owner)
-        where = f"uid={ids.pw_uid}|gid={ids.pw_gid}|home={self.home_of(name)}"
-        return f"{name}\t{where}|systempw={self.hash}\n"
-
-    def write_users(self, path: str, names: list[str]) -> None:
-        write(path, "".join(f"{name} {self.password}\n" for name in names), 0o600)
-
 
 @contextmanager
 def accounts(folder: str) -> Iterator[Mailboxes]:
-    homes = tempfile.mkdtemp(prefix="popbench-", dir="/var/tmp")
-    try:
-        os.chmod(homes, 0o755)
-        mailboxes = Mailboxes(folder, homes)
+    with homes() as path:
+        mailboxes = Mailboxes(folder, path)
         mailboxes.make()
         yield mailboxes
+
+
+@contextmanager
+def homes() -> Iterator[str]:
+    """A directory on disk for home directories, removed at the end."""
+    path = tempfile.mkdtemp(prefix="popbench-", dir="/var/tmp")
+    try:
+        os.chmod(path, 0o755)
+        yield path
     finally:
-        shutil.rmtree(homes)
+        shutil.rmtree(path)
 
 
 def md5_crypt(password: str) -> str:

@@ -17,69 +17,35 @@ import argparse
 import json
 import os
 import platform
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import TextIO
 
 import originals
-import privateview
 import report
 from accounts import MESSAGES, accounts
+from comparison import Comparison, Unable, chosen, end_on_signals, private_folder
 from load import Load, check_mailbox
-from servers import Failed, Server, set_ups
+from servers import Server, set_ups
 
 AT_ONCE = (1, 8, 64)
 IDLE_SESSIONS = 20
 
 
-class Unable(Exception):
-    """The comparison cannot be made here."""
-
-
-class Comparison:
-    """The servers, and what was measured on them."""
+class Sessions(Comparison):
+    """Short sessions, many of them."""
 
     def __init__(self, load: Load, servers: list[Server], options: argparse.Namespace):
+        super().__init__(servers, options)
         self.load = load
-        self.servers = servers
-        self.order = {server.name: number for number, server in enumerate(servers)}
-        self.options = options
         self.runs: list[dict] = []
         self.pss: dict[str, float] = {}
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        try:
-            self.attempt_each(self.start)
-            for number in range(1, self.options.rounds + 1):
-                print(f"round {number} of {self.options.rounds}", flush=True)
-                shift = number % max(1, len(self.servers))
-                for server in self.servers[shift:] + self.servers[:shift]:
-                    self.measure(server, number)
-            self.attempt_each(self.measure_memory)
-        finally:
-            for server in self.servers:
-                server.stop()
-
-    def attempt_each(self, step: Callable[[Server], None]) -> None:
-        """Takes the step with each server; one that fails is left out from then on."""
-        for server in list(self.servers):
-            try:
-                step(server)
-            except Failed as why:
-                print(f"*** {why}", flush=True)
-                self.failures.append(str(why))
-                server.stop()
-                self.servers.remove(server)
 
     def start(self, server: Server) -> None:
         server.start()
         check_mailbox(server, MESSAGES)
 
-    def measure(self, server: Server, number: int) -> None:
+    def measure(self, number: int, server: Server) -> None:
         for at_once in AT_ONCE:
             options = self.options
             run = self.load.measure(server, at_once, options.sessions, options.seconds)
@@ -116,37 +82,16 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def chosen(servers: list[Server], only: str | None) -> list[Server]:
-    names = [server.name for server in servers]
-    wanted = only.split(",") if only else names
-    if not set(wanted) <= set(names):
-        raise Unable(f"--only takes names of: {' '.join(names)} (those of ours need --bin)")
-    return [server for server in servers if server.name in wanted]
-
-
-def private_folder() -> str:
-    """Installs what is missing, leaves the common /etc and /run, returns the folder to work in."""
-    if os.geteuid() != 0:
-        raise Unable("must run as root: it makes accounts and starts servers that log them in")
-    try:
-        originals.install()
-        return privateview.enter()
-    except PermissionError as why:
-        raise Unable(f"no private mount namespace: {why} (CAP_SYS_ADMIN is needed)") from why
-    except (OSError, subprocess.CalledProcessError) as why:
-        raise Unable(f"cannot prepare: {why}") from why
-
-
-def compare(folder: str, options: argparse.Namespace) -> Comparison:
+def compare(folder: str, options: argparse.Namespace) -> Sessions:
     load = Load(folder)
     with accounts(folder) as mailboxes:
         servers = set_ups(folder, mailboxes, load.canned, options.bin)
-        comparison = Comparison(load, chosen(servers, options.only), options)
+        comparison = Sessions(load, chosen(servers, options.only), options)
         comparison.run()
     return comparison
 
 
-def write_json(file: TextIO, comparison: Comparison) -> None:
+def write_json(file: TextIO, comparison: Sessions) -> None:
     results = {
         "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
         "runs": comparison.runs,
@@ -159,13 +104,12 @@ def write_json(file: TextIO, comparison: Comparison) -> None:
 
 def main() -> int:
     options = arguments()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
+    end_on_signals()
     began = time.monotonic()
     try:
         # Opened now: a name that cannot be written is better known before than after.
         with open(options.json, "w") as file:
-            comparison = compare(private_folder(), options)
+            comparison = compare(private_folder(originals.NEEDED, "courier-pop"), options)
             write_json(file, comparison)
     except (Unable, OSError) as why:
         sys.exit(f"compare: {why}")

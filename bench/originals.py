@@ -1,7 +1,13 @@
 """originals - install what the benchmark compares with, if it is missing
 
-Debian's courier-pop, courier-authdaemon and its userdb module, and a C compiler, by apt-get. No
-service is started by the installation: a benchmark opens no port to the network.
+    install(NEEDED, "courier-pop")                        Debian's Courier and a C compiler
+    install(NEEDED | DOVECOT, "courier-pop", "dovecot-pop3d")
+    binds = in_place("courier-pop", folder)               what to bind where, to see its programs
+
+Debian lets one POP3 server be installed, not two. So the packages that hold only the POP3 server,
+if not installed, are unpacked below /var/cache/popbench, and copied from there to where a server
+sees them. No package is removed for another, and no service is started by an installation: a
+benchmark opens no port to the network.
 """
 
 from __future__ import annotations
@@ -9,22 +15,36 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 
 NEEDED = {
-    "/usr/lib/courier/courier/courierpop3d": "courier-pop",
+    "/usr/sbin/couriertcpd": "courier-base",
     "/usr/lib/courier/courier-authlib/authdaemond": "courier-authlib",
     "/usr/sbin/authdaemond": "courier-authdaemon",
     "/usr/sbin/makeuserdb": "courier-authlib-userdb",
     "/usr/bin/cc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
 }
+DOVECOT = {"/usr/sbin/dovecot": "dovecot-core"}
+# the package whose version it must have, where its programs belong, one of them
+POP3_PACKAGES = {
+    "courier-pop": ("courier-base", "/usr/lib/courier/courier", "courierpop3d"),
+    "dovecot-pop3d": ("dovecot-core", "/usr/lib/dovecot", "pop3"),
+}
+CACHE = "/var/cache/popbench"
 POLICY = "/usr/sbin/policy-rc.d"  # asked by Debian's packages before they start a service
 
 
-def install() -> None:
-    missing = [package for path, package in NEEDED.items() if not os.path.exists(path)]
-    if not missing:
-        return
+def install(needed: dict[str, str], *pop3_packages: str) -> None:
+    missing = [package for path, package in needed.items() if not os.path.exists(path)]
+    if missing:
+        install_packages(missing)
+    for package in pop3_packages:
+        if not is_installed(package) and not os.path.exists(unpacked(package)):
+            unpack(package)
+
+
+def install_packages(missing: list[str]) -> None:
     if not shutil.which("apt-get"):
         raise FileNotFoundError(f"no apt-get here, and missing: {' '.join(missing)}")
     print("installing", *missing, flush=True)
@@ -33,7 +53,7 @@ def install() -> None:
         if not had_policy:
             forbid_services()
         apt_get("update")
-        apt_get("install", "--yes", "--no-install-recommends", *missing)
+        apt_get("install", "--yes", "--no-remove", "--no-install-recommends", *missing)
     finally:
         if not had_policy:
             os.unlink(POLICY)
@@ -45,6 +65,43 @@ def forbid_services() -> None:
     os.chmod(POLICY, 0o755)
 
 
-def apt_get(*arguments: str) -> None:
+def is_installed(package: str) -> bool:
+    _, place, program = POP3_PACKAGES[package]
+    return os.path.exists(f"{place}/{program}")
+
+
+def unpacked(package: str) -> str:
+    return f"{CACHE}/{package}_{version_for(package)}"
+
+
+def version_for(package: str) -> str:
+    query = ["dpkg-query", "--show", "--showformat=${Version}", POP3_PACKAGES[package][0]]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout
+
+
+def unpack(package: str) -> None:
+    print("unpacking", package, flush=True)
+    os.makedirs(CACHE, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        unsandboxed = ["-o", "APT::Sandbox::User=root"]  # _apt may not write here
+        apt_get("update")
+        apt_get("download", *unsandboxed, f"{package}={version_for(package)}", cwd=folder)
+        (file,) = os.listdir(folder)
+        subprocess.run(["dpkg-deb", "-x", file, "files"], cwd=folder, check=True)
+        os.rename(f"{folder}/files", unpacked(package))
+
+
+def in_place(package: str, folder: str) -> dict[str, str]:
+    """If it is unpacked, a copy of the place with its programs, made in `folder`; else nothing."""
+    if not os.path.exists(unpacked(package)):
+        return {}
+    _, place, _ = POP3_PACKAGES[package]
+    copy = f"{folder}/{package}"
+    for source in (place, unpacked(package) + place):
+        shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True)
+    return {copy: place}
+
+
+def apt_get(*arguments: str, cwd: str = "/") -> None:
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "-qq", *arguments], env=quiet, check=True)
+    subprocess.run(["apt-get", "-qq", *arguments], env=quiet, cwd=cwd, check=True)

@@ -1,8 +1,10 @@
 """processes - what /proc says about a process and everything that descends from it
 
-    descendants(pid)   the pids below it, at whatever depth
-    cpu_ms(pids)       processor time of all descendants of these, dead or alive
-    pss_kb(pids)       memory, shared pages divided among those who share them
+    descendants(pid)         the pids below it, at whatever depth
+    cpu_ms(pids)             processor time of all descendants of these, dead or alive
+    pss_kb(pids)             memory, shared pages divided among those who share them
+    private_kb(pid)          memory that it shares with nobody
+    peak_rss_kb(pid, uid)    the most memory that it has had, if it runs as this user, else 0
 
 CPU is utime + stime of every living descendant, plus what each process keeps of the children it
 has waited for (cutime + cstime). So a session counts whether its process has exited, is still a
@@ -98,8 +100,28 @@ def pss_kb(pids: list[int]) -> int:
 
 
 def pss_of(pid: int) -> int:
+    return rollup(pid, "Pss:")
+
+
+def private_kb(pid: int) -> int:
+    return rollup(pid, "Private_Clean:", "Private_Dirty:")
+
+
+def rollup(pid: int, *fields: str) -> int:
+    """The sum of some fields of smaps_rollup, in KiB."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0)
+            return sum(int(line.split()[1]) for line in file if line.startswith(fields))
     except (FileNotFoundError, ProcessLookupError):  # gone, or a zombie
         return 0
+
+
+def peak_rss_kb(pid: int, uid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    if int(fields["Uid"].split()[1]) != uid:
+        return 0
+    return int(fields.get("VmHWM", "0").split()[0])  # a zombie has none

@@ -7,7 +7,7 @@ A set-up is a class with a name, its users file and the commands to run:
     pids()     all its processes
     cpu_ms()   the processor time it has used so far
 
-To add a server, write a class with `commands`, and name it in `set_ups`.
+To add a server, write a class with `commands`, and name it in `set_ups` or `set_ups_for_long`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import time
 from contextlib import suppress
 
 import keeper
+import originals
 import processes
-from accounts import VIRTUAL_OWNER, Mailboxes
+from accounts import VIRTUAL_OWNER, Accounts, Mailboxes, write
 from privateview import behind
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -93,10 +94,11 @@ class Courier(Server):
     /etc/courier and a /run/courier of its own.
     """
 
-    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, module: str):
+    def __init__(self, name: str, folder: str, mailboxes: Accounts, module: str):
         super().__init__(name, folder, mailboxes.system_users)
         self.etc = f"{self.folder}/etc"
         self.run = f"{self.folder}/run"
+        self.programs = originals.in_place("courier-pop", self.folder)
         shutil.copytree("/etc/courier", self.etc)
         with open(f"{self.etc}/authdaemonrc", "r+") as file:
             text = re.sub(r"(?m)^authmodulelist=.*", f'authmodulelist="{module}"', file.read())
@@ -118,7 +120,8 @@ class Courier(Server):
         ]
 
     def seen(self, argv: list[str]) -> list[str]:
-        return behind({self.etc: "/etc/courier", self.run: "/run/courier"}, argv)
+        own = {self.etc: "/etc/courier", self.run: "/run/courier", **self.programs}
+        return behind(own, argv)
 
     def start(self) -> None:
         super().start()
@@ -133,7 +136,7 @@ class Ours(Server):
     """Our couriertcpd, the stages of the chain found beside it."""
 
     def __init__(
-        self, name: str, folder: str, mailboxes: Mailboxes, bin: str, module: str, *options: str
+        self, name: str, folder: str, mailboxes: Accounts, bin: str, module: str, *options: str
     ):
         super().__init__(name, folder, mailboxes.system_users)
         self.bin = bin
@@ -158,6 +161,54 @@ class OursVirtual(Ours):
         self.userdb = mailboxes.virtual_userdb
 
 
+class Dovecot(Server):
+    """Dovecot 2.3 with its defaults: set is what has none, and where it is to listen and to write.
+
+    Its state directory is compiled in, so it sees a /var/lib/dovecot of its own.
+    """
+
+    def __init__(self, name: str, folder: str, mailboxes: Accounts):
+        super().__init__(name, folder, mailboxes.system_users)
+        self.config = f"{self.folder}/dovecot.conf"
+        self.programs = originals.in_place("dovecot-pop3d", self.folder)
+        self.state = f"{self.folder}/state"
+        self.passwd = f"{self.folder}/passwd"
+        os.mkdir(self.state)
+        write(self.passwd, mailboxes.passwd_file(), 0o600)
+        os.chown(self.passwd, pwd.getpwnam("dovecot").pw_uid, -1)
+
+    def commands(self) -> list[Command]:
+        write(self.config, self.settings(), 0o600)
+        argv = ["/usr/sbin/dovecot", "-F", "-c", self.config]
+        seen = behind({self.state: "/var/lib/dovecot", **self.programs}, argv)
+        return [(seen, {"PATH": PATH})]
+
+    def settings(self) -> str:
+        return f"""
+protocols = pop3
+listen = 127.0.0.1
+ssl = no
+log_path = {self.log}
+mail_location = maildir:~/Maildir
+passdb {{
+  driver = passwd-file
+  args = {self.passwd}
+}}
+userdb {{
+  driver = passwd-file
+  args = {self.passwd}
+}}
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {self.port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+"""
+
+
 class Canned(Server):
     """No server: shows how many sessions the load generator can drive at all."""
 
@@ -170,7 +221,7 @@ class Canned(Server):
 
 
 def set_ups(folder: str, mailboxes: Mailboxes, canned: str, bin: str | None) -> list[Server]:
-    """All set-ups; without `bin`, those that are not ours."""
+    """All set-ups for short sessions; without `bin`, those that are not ours."""
     servers: list[Server] = [
         Canned("generator", folder, mailboxes, canned),
         Courier("courier-userdb", folder, mailboxes, "authuserdb"),
@@ -184,6 +235,17 @@ def set_ups(folder: str, mailboxes: Mailboxes, canned: str, bin: str | None) -> 
             Ours("ours-fork-pam", folder, mailboxes, bin, "authpam"),
             OursVirtual("ours-virtual", folder, mailboxes, bin),
         ]
+    return servers
+
+
+def set_ups_for_long(folder: str, mailboxes: Accounts, bin: str | None) -> list[Server]:
+    """One set-up of each server, for long sessions; ours with a process for each connection."""
+    servers: list[Server] = [
+        Courier("courier", folder, mailboxes, "authuserdb"),
+        Dovecot("dovecot", folder, mailboxes),
+    ]
+    if bin:
+        servers.append(Ours("ours", folder, mailboxes, bin, "authuserdb"))
     return servers
 
 
