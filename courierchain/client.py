@@ -11,7 +11,16 @@ which cost a program that is started for one session a third of its start.
 from __future__ import annotations
 
 import os
-from _socket import AF_INET, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SOCK_STREAM, socket
+from _socket import (
+    AF_INET,
+    IPPROTO_TCP,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    MSG_PEEK,
+    SOCK_STREAM,
+    TCP_NODELAY,
+    socket,
+)
 from select import POLLIN, POLLOUT, poll
 from stat import S_ISSOCK
 from time import monotonic
@@ -96,6 +105,15 @@ class Client:
         writable.register(1, POLLOUT)
         _wait(writable, self.send_limit)
         return 0 if self._socket else os.write(1, data[:PIPE_PIECE])
+
+    def hurry(self) -> None:
+        """Let the end of a long reply leave at once (TCP_NODELAY): a client that delays its ACKs
+        would have to acknowledge first what went before."""
+        try:
+            if self._socket:
+                self._socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        except OSError:
+            pass  # not TCP: a wrapper's socketpair
 
     def discard_input(self) -> None:
         """Read away what has come behind the last command: closed with octets unread, the

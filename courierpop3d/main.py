@@ -105,6 +105,7 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
     try:
         idle_limit = settings.seconds("POP3_IDLE_TIMEOUT")
         client.send_limit = settings.seconds("POP3_SEND_TIMEOUT")
+        client.hurry()
         enter_mailbox(argv, env, journal)
         lock = lock_mailbox(settings, journal)
         try:

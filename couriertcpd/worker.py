@@ -31,12 +31,10 @@ from _signal import (
 from collections.abc import Callable
 from socket import (
     AF_INET6,
-    IPPROTO_TCP,
     MSG_NOSIGNAL,
     SO_KEEPALIVE,
     SOCK_STREAM,
     SOL_SOCKET,
-    TCP_NODELAY,
     recv_fds,
     send_fds,
     socket,
@@ -201,7 +199,6 @@ def take_over(client: socket) -> Address:
     """Put the client on descriptors 0 and 1, with nothing of its own left; our end's address."""
     sockaddr = client.getsockname()
     client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-    client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     number = client.detach()
     for descriptor in (0, 1):
         if number == descriptor:

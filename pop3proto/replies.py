@@ -52,7 +52,8 @@ def stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
         line_start = chunk.endswith(b"\n")
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n")
-        yield dot + chunk.replace(b"\n.", b"\n..").replace(b"\n", CRLF)
+        # In this order: the longer a text is, the faster it is searched for.
+        yield dot + chunk.replace(b"\n", CRLF).replace(b"\r\n.", b"\r\n..")
     if last and last != b"\n":
         yield held_cr + CRLF
 

@@ -472,3 +472,26 @@ def test_a_session_on_pipes_works_as_well(one, program):
     )
     assert run.stdout == b"+OK logged in.\r\n+OK 1 25\r\n+OK Bye-bye.\r\n"
     assert run.returncode == 0
+
+
+def test_the_end_of_a_long_reply_is_not_held_back_for_an_acknowledgement(one, program):
+    """Behind a listener that doesn't see to it, as Courier's doesn't."""
+    started = program(record=None)
+    started.process.kill()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname(), timeout=20)
+        server, _ = listening.accept()
+    run = subprocess.Popen(
+        started.process.args,
+        stdin=server,
+        stdout=server,
+        stderr=subprocess.DEVNULL,
+        cwd=one.home,
+        env={"AUTHENTICATED": "joe"},
+    )
+    with client, server:
+        assert client.recv(100) == b"+OK logged in.\r\n"
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.sendall(b"QUIT\r\n")
+        assert client.recv(100) == b"+OK Bye-bye.\r\n"
+    assert run.wait(20) == 0
