@@ -135,10 +135,13 @@ class Client:
 def _wait(ready: poll, limit: float) -> None:
     # A limit that is over is over, also when something has come: else dribbling prolongs it.
     deadline = monotonic() + limit
-    while limit <= 0 or not ready.poll(limit * 1000):
-        limit = deadline - monotonic()
-        if limit <= 0:
-            raise TimedOut
+    try:
+        while limit <= 0 or not ready.poll(limit * 1000):
+            limit = deadline - monotonic()
+            if limit <= 0:
+                raise TimedOut
+    except OSError as why:  # no memory
+        raise Gone from why
 
 
 def _connection() -> socket | None:

@@ -14,6 +14,7 @@ buffer, so nobody has to stay behind to write the rest.
 from __future__ import annotations
 
 import os
+from errno import EBADF
 from select import POLLIN, poll
 from time import monotonic
 
@@ -116,8 +117,10 @@ def take() -> bytes:
                 return record
             record += part
         raise BadRequest(f"over {LARGEST} octets on descriptor 3")
-    except OSError:
-        return b""
+    except OSError as why:
+        if why.errno == EBADF:
+            return b""
+        raise BadRequest(why.strerror) from why
     finally:
         close()
 

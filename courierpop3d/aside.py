@@ -10,6 +10,8 @@ import os
 from errno import EISDIR
 from time import time_ns
 
+from courierpop3d.maildir import close
+
 
 class Aside:
     """A new file at `path`, in a `with` block that removes it if it wasn't put in its place.
@@ -24,7 +26,11 @@ class Aside:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, mode)
         self._placed = False
-        self.status = os.fstat(self._descriptor)
+        try:
+            self.status = os.fstat(self._descriptor)
+        except OSError:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Aside:
         return self
@@ -61,7 +67,7 @@ class Aside:
         return os.fstat(self._descriptor)
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        close(self._descriptor)
         if not self._placed:
             try:
                 os.unlink(self._path)
@@ -86,4 +92,4 @@ def _sync_directory() -> None:
     except OSError:
         pass  # the file is in place; there are file systems that can't do this for a directory
     finally:
-        os.close(descriptor)
+        close(descriptor)

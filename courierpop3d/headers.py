@@ -63,7 +63,7 @@ class Scan:
                 line = data[position:end]
                 if not line.isascii():
                     return True
-                self._take_header_line(line[:LINE].rstrip(b"\r"))
+                self._take_header_line(line[:LINE].removesuffix(b"\r"))
             elif data.startswith(b"--", position):
                 self._take_delimiter(data[position : min(end, position + LINE)])
             else:

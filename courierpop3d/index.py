@@ -21,9 +21,9 @@ from binascii import crc32
 
 from courierpop3d import sizelist
 from courierpop3d.aside import Aside, new_path
-from courierpop3d.maildir import open_regular
+from courierpop3d.maildir import close, open_regular
 from courierpop3d.message import Messages
-from courierpop3d.sizelist import NO_STAMP, Stamp, stamp_of
+from courierpop3d.sizelist import LARGEST, NO_STAMP, Stamp, stamp_of
 
 FILE = b"courierpop3dindex"
 MAGIC = b"/index1"  # what is written in another form gets another number
@@ -98,7 +98,7 @@ def load(cur: Stamp) -> Messages | None:
     except (OSError, ValueError):
         return None
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _read(descriptor: int, stamps: Stamp) -> Messages | None:
@@ -109,13 +109,17 @@ def _read(descriptor: int, stamps: Stamp) -> Messages | None:
     count, octets, *numbers = map(int, text.split())
     found, lengths = tuple(numbers[:-SECTIONS]), numbers[-SECTIONS:]
     size = HEADER + sum(lengths)
-    if found != stamps or min(lengths) < 0 or os.fstat(descriptor).st_size != size:
+    if found != stamps or min(lengths) < 0 or size > LARGEST:
+        return None
+    if os.fstat(descriptor).st_size != size:
         return None
     found_check = 0
     sections = [_exactly(descriptor, length) for length in lengths]
     for data in (*sections, text):
         found_check = crc32(data, found_check)
-    return IndexedMessages(count, octets, sections) if found_check == int(check) else None
+    if found_check != int(check) or b"/" in sections[0]:
+        return None
+    return IndexedMessages(count, octets, sections)
 
 
 def _exactly(descriptor: int, length: int) -> bytes:

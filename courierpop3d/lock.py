@@ -16,6 +16,8 @@ from errno import ETIMEDOUT
 from fcntl import LOCK_EX, LOCK_NB, flock
 from time import monotonic, sleep
 
+from courierpop3d.maildir import close
+
 PAUSE = 0.01  # seconds
 
 
@@ -50,7 +52,7 @@ class DirectoryLock:
 
     def release(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)
             self._descriptor = -1
 
     def __enter__(self) -> None:

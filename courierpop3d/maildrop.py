@@ -13,7 +13,7 @@ from itertools import chain
 
 from courierpop3d import maildir
 from courierpop3d.journal import Journal, shown
-from courierpop3d.maildir import CHUNK, base, open_regular
+from courierpop3d.maildir import CHUNK, base, close, open_regular
 from courierpop3d.measure import has_unicode_headers
 from courierpop3d.message import PLAIN, UNICODE, Message, Messages
 from courierpop3d.quota import Quota
@@ -52,7 +52,7 @@ class Maildrop:
         try:
             return UNICODE if has_unicode_headers(descriptor) else PLAIN
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def _chunks(self, message: Message) -> Iterator[bytes]:
         descriptor = self._open(message)
@@ -61,7 +61,7 @@ class Maildrop:
             while chunk := self._read_on(descriptor, message):
                 yield chunk
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def _read_on(self, descriptor: int, message: Message) -> bytes:
         try:

@@ -77,6 +77,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except Refused as refusal:
         try:
             client.send(refusal.reply)
+            client.discard_input()
         except (Gone, TimedOut):
             pass
         return refusal.status
@@ -166,8 +167,8 @@ def enter_maildir(path: str) -> None:
     try:
         os.chdir(path)
     except OSError as why:
-        log.plain(f"chdir {path}: {why.strerror}")
-        shown = os.fsencode(path).translate(None, b"\r\n")
+        log.plain(f"chdir {log.safe(path)}: {why.strerror}")
+        shown = bytes(octet for octet in os.fsencode(path) if 0x20 <= octet < 0x7F)
         raise Refused(b"chdir %s failed" % shown, 1) from why
 
 

@@ -16,7 +16,7 @@ from array import array
 from errno import ESTALE
 
 from courierpop3d.headers import eight_bit_headers
-from courierpop3d.maildir import CHUNK, chunks, open_regular
+from courierpop3d.maildir import CHUNK, chunks, close, open_regular
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN
 from pop3proto.replies import Measure, with_crlf
 
@@ -41,7 +41,7 @@ def measure(name: bytes) -> tuple[int, int]:
     try:
         return _measure(descriptor)
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _measure(descriptor: int) -> tuple[int, int]:
@@ -134,12 +134,15 @@ def _measure_some(names: list[bytes]) -> tuple[array[int], bytearray]:
 
 def _begin_second(names: list[bytes]) -> tuple[int, int] | None:
     """A process that measures messages, and the pipe through which it will tell."""
-    reader, writer = os.pipe()
+    try:
+        reader, writer = os.pipe()
+    except OSError:
+        return None
     try:
         process = os.fork()
     except OSError:
-        os.close(reader)
-        os.close(writer)
+        close(reader)
+        close(writer)
         return None
     if not process:
         try:
@@ -148,7 +151,7 @@ def _begin_second(names: list[bytes]) -> tuple[int, int] | None:
                 pipe.write(sizes.tobytes() + kinds)
         finally:
             os._exit(0)
-    os.close(writer)
+    close(writer)
     return process, reader
 
 
@@ -157,9 +160,15 @@ def _end_second(second: tuple[int, int] | None, count: int) -> tuple[array[int],
     if second is None:
         return None
     process, reader = second
-    with open(reader, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(process, 0)
+    try:
+        with open(reader, "rb") as pipe:
+            told = pipe.read()
+    except OSError:
+        told = b""
+    try:
+        os.waitpid(process, 0)
+    except OSError:
+        pass
     if len(told) != 9 * count:
         return None
     return array("Q", told[: 8 * count]), bytearray(told[8 * count :])

@@ -35,7 +35,7 @@ from courierchain.settings import Settings
 from courierpop3d.aside import Aside
 from courierpop3d.atol import DIGITS, atol
 from courierpop3d.journal import Journal, shown
-from courierpop3d.maildir import base
+from courierpop3d.maildir import base, close
 
 FILE = b"/maildirsize"
 LONG = 5120  # octets at which a file is made anew
@@ -115,7 +115,7 @@ class Mailbox:
             elif text:
                 self._enter(descriptor, Sizes(text, journal), octets, count)
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def _open(self) -> int | None:
         """A descriptor of maildirsize; None if it has gone or is a symbolic link."""
@@ -126,7 +126,7 @@ class Mailbox:
                 return None
             raise
         if not S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
+            close(descriptor)
             raise OSError(EINVAL, "Not a regular file")
         return descriptor
 

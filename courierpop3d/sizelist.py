@@ -29,14 +29,16 @@ import os
 from collections.abc import Iterator
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENXIO
 from io import SEEK_END, BytesIO
+from itertools import takewhile
 
 from courierpop3d.aside import Aside, new_path
 from courierpop3d.journal import Journal
-from courierpop3d.maildir import base, chunks, open_regular
+from courierpop3d.maildir import base, chunks, close, open_regular
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Entry, Messages
 
 FILE = b"courierpop3dsizelist"
 VERSION = 3
+LARGEST = 2**28  # octets: entries of some two million messages. More is a sparse file of somebody's
 DIGITS = 19  # of a number; more is garbage, and int() of a megabyte takes seconds (CVE-46)
 LONGEST_ID = 70  # RFC 1939 section 7
 
@@ -123,13 +125,17 @@ def read(now: int, journal: Journal) -> SizeList:
             raise Unreadable(why.strerror) from why
         return SizeList(now, is_first=why.errno == ENOENT)
     try:
+        status = os.fstat(descriptor)
+        if status.st_size > LARGEST:
+            journal.err(f"courierpop3dsizelist is not read: it has {status.st_size} octets")
+            return SizeList(now)
         listed = parse(b"".join(chunks(descriptor)), now)
-        listed.stamp = stamp_of(os.fstat(descriptor))
+        listed.stamp = stamp_of(status)
         return listed
     except OSError as why:
         raise Unreadable(why.strerror) from why
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def parse(text: bytes, now: int) -> SizeList:
@@ -149,9 +155,9 @@ def _version(listed: SizeList) -> int | None:
     first = listed._lines.readline()
     if first and not first.startswith(b"/"):
         listed._lines.seek(0)
-        return 0 if first[:-1].rpartition(b" ")[2].isdigit() else None
-    words = first[1:].split()
-    if len(words) < 2 or not b"".join(words).isdigit() or max(map(len, words)) > DIGITS:
+        return 0 if first.rstrip(b"\r\n").rpartition(b" ")[2].isdigit() else None
+    words = list(takewhile(_is_number, first[1:].split()[:3]))
+    if len(words) < 2:
         return None
     version, following, *validity = map(int, words)
     listed.next_number = max(1, following)
@@ -160,10 +166,14 @@ def _version(listed: SizeList) -> int | None:
     return version
 
 
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) <= DIGITS
+
+
 def _entry(line: bytes, version: int | None) -> Entry | None:
     """NAME SIZE N:V:U, with what is less or more of it in some lists."""
     try:
-        name, octets, uid = line[:-1].rsplit(b" ", 2)
+        name, octets, uid = line.rstrip(b"\r\n").rsplit(b" ", 2)
         parts = uid.split(b":", 3)
         given = b"" if len(parts) == 3 else _complete(parts, version)
         number, validity, kind = parts
@@ -192,7 +202,7 @@ def _complete(parts: list[bytes], version: int | None) -> bytes:
 
 
 def _old_entry(line: bytes, version: int | None) -> Entry | None:
-    name, _, octets = line[:-1].rpartition(b" ")
+    name, _, octets = line.rstrip(b"\r\n").rpartition(b" ")
     if not (name and octets.isdigit() and len(octets) <= DIGITS):
         return None
     return name, int(octets), 0, 0, PLAIN, b""

@@ -16,6 +16,7 @@ there are only new ones, the first is shown under an id made for the occasion (r
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 
 from courierpop3d import firstids, index, sizelist
 from courierpop3d.journal import Journal, shown
@@ -169,7 +170,10 @@ def look_again(found: Match, cur: Stamp, now: int, journal: Journal) -> Match:
             return found
     present = scan(b"cur")
     names = in_order(united(before, present))
-    again = Match(names, sizelist.read(now, journal), frozenset(map(base, before)))
+    listed = sizelist.read(now, journal)
+    if found.listed.stamp and not listed.stamp:
+        raise OSError(ENOENT, "courierpop3dsizelist has just gone")
+    again = Match(names, listed, frozenset(map(base, before)))
     unmeasured = set(found.unmeasured)
     measured = {before[row]: row for row in found.new if row not in unmeasured}
     for row in again.new:

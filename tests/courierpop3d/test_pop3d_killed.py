@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from courierpop3d import index
+
 SECONDS = 2.0  # that each of the loops lasts
 
 
@@ -109,6 +111,130 @@ def test_F_KILL_3_killed_at_login_all_mail_is_there_and_ids_are_kept(box, reside
     assert known.items() <= present.items()
     lines = box.list.read_bytes().splitlines()
     assert len(lines) == delivered + 1
+
+
+class Deliverer:
+    """A process that delivers mail until there is much of it, and again when there is little."""
+
+    def __init__(self, box):
+        self._names = box.home / "delivered"
+        self._stop = box.home / "stop"
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._deliver(box)
+            finally:
+                os._exit(99)
+
+    def _deliver(self, box) -> None:
+        number = 0
+        enough = 12
+        with self._names.open("w") as names:
+            while not self._stop.exists():
+                time.sleep(0.002)
+                if len(present(box)) >= enough:
+                    enough = 5
+                else:
+                    enough = 12
+                    number += 1
+                    name = f"{number * 7919 % 10000:04}.{number}"  # before or behind what is there
+                    box.deliver(name, mail(name) * (100 if number % 4 == 0 else 1))
+                    print(name, file=names)
+        os._exit(0)
+
+    def stop(self) -> set[str]:
+        """The names of all that it has delivered."""
+        self._stop.touch()
+        assert os.waitpid(self._pid, 0)[1] == 0
+        return set(self._names.read_text().split())
+
+
+class Witness:
+    """What all clients together have been told: no message has two ids, no id two messages."""
+
+    def __init__(self):
+        self._ids: dict[bytes, bytes] = {}
+        self._subjects: dict[bytes, bytes] = {}
+
+    def note(self, seen: dict[bytes, bytes]) -> None:
+        for subject, uidl in seen.items():
+            assert self._ids.setdefault(subject, uidl) == uidl
+            assert self._subjects.setdefault(uidl, subject) == subject
+
+
+def present(box) -> set[str]:
+    return {name.partition(":")[0] for name in box.names("new") + box.names()}
+
+
+def killed_at_login(server, chance, witness) -> set[str]:
+    server.send(b"UIDL\r\n" + b"".join(b"TOP %d 0\r\n" % number for number in range(1, 15)))
+    time.sleep(chance.uniform(0, 0.006))
+    server.kill()
+    listing, *tops = server.rest().split(b"\r\n.\r\n")[:-1] or [b""]  # the last isn't whole
+    uidls = [line.split()[1] for line in listing.splitlines()[2:]]
+    witness.note(
+        {top.splitlines()[1] + b"\r\n": uidl for top, uidl in zip(tops, uidls, strict=False)}
+    )
+    return set()
+
+
+def killed_in_retr(server, chance, witness) -> set[str]:
+    witness.note(ids(server))
+    server.send(b"".join(b"RETR %d\r\n" % number for number in range(1, 15)))
+    server.socket.recv(chance.randrange(1, 100_000))
+    time.sleep(chance.uniform(0, 0.001))
+    server.kill()
+    return set()
+
+
+def killed_in_quit(server, chance, witness) -> set[str]:
+    seen = ids(server)
+    witness.note(seen)
+    subjects = dict(enumerate(seen, 1))
+    marked = chance.sample(sorted(subjects), len(subjects) // 3)
+    for number in marked:
+        server.ask(f"DELE {number}")
+    server.send(b"QUIT\r\n")
+    time.sleep(chance.uniform(0, 0.0003))
+    server.kill()
+    return {subjects[number].decode().removeprefix("Subject: ").strip() for number in marked}
+
+
+@pytest.mark.parametrize("kills, calm", [(500, 0), (250, 0.012)], ids=["small", "large"])
+def test_F_KILL_1_to_4_F_CONC_5_many_kills_while_mail_comes_do_no_harm(
+    box, resident, monkeypatch, kills, calm
+):
+    if calm:  # as in a large mailbox: an index is made when nothing has changed for a while
+        monkeypatch.setattr(index, "WORTH", 1)
+        monkeypatch.setattr(index, "SETTLED", int(calm * 1e9))
+    chance = random.Random(11)
+    witness = Witness()
+    removed: set[str] = set()
+    before: set[str] = set()
+    deliverer = Deliverer(box)
+    try:
+        for _ in range(kills):
+            moment = chance.choice([killed_at_login, killed_in_retr, killed_in_quit])
+            time.sleep(chance.choice([0, 1.5 * calm]))
+            server = resident()
+            may_be_gone = moment(server, chance, witness)
+            server.hang_up()
+            there = present(box)
+            assert before - there <= may_be_gone, moment
+            removed |= may_be_gone - there
+            before = there
+    finally:
+        delivered = deliverer.stop()
+    assert present(box) == delivered - removed
+    for folder in ("new", "cur"):
+        for name in box.names(folder):
+            whole = mail(name.partition(":")[0])
+            assert (box.path / folder / name).read_bytes() in (whole, whole * 100)
+    server = resident()
+    seen = ids(server)
+    witness.note(seen)
+    assert len(seen) == len(present(box))
+    leave(server)
 
 
 def test_F_CONC_6_sessions_that_begin_at_once_agree_on_ids(box, residents):
