@@ -61,6 +61,13 @@ class Client:
         _wait(self._readable, limit)
         return self._read(size)
 
+    def sends_within(self, limit: float) -> bool:
+        """Whether there is something to receive, or comes in that time. Raises Gone."""
+        try:
+            return bool(self._readable.poll(limit * 1000))
+        except OSError as why:
+            raise Gone from why
+
     def receive_line(self, limit: float) -> bytes:
         """Octets up to and with the next LF, or a piece of a long line; none behind the LF.
 

@@ -21,9 +21,9 @@ from binascii import crc32
 
 from courierpop3d import sizelist
 from courierpop3d.aside import Aside, new_path
-from courierpop3d.maildir import close, open_regular
+from courierpop3d.maildir import Stamp, close, open_regular, stamp_of
 from courierpop3d.message import Messages
-from courierpop3d.sizelist import LARGEST, NO_STAMP, Stamp, stamp_of
+from courierpop3d.sizelist import LARGEST, NO_STAMP
 
 FILE = b"courierpop3dindex"
 MAGIC = b"/index1"  # what is written in another form gets another number

@@ -21,15 +21,27 @@ from stat import S_ISREG
 from courierpop3d.atol import atol
 from courierpop3d.journal import Journal, shown
 
-CHUNK = 65536  # octets read at a time; os.read allocates them all, and more is slower
+CHUNK = 262144  # octets read at a time
 LONGEST_NAME = 255
 STALE_TRIES = 4  # NFS: a file that was replaced just now is found at another try (F-FILE-12)
 OLD = 48 * 3600  # seconds after which a file in tmp is not going to be delivered any more
+
+Stamp = tuple[int, ...]
 
 # C's `char` is signed where Courier's order of messages was made, so 0x80 sorts before NUL.
 _SIGNED = bytes(octet ^ 0x80 for octet in range(256))
 
 _DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
+
+
+def keep_memory() -> None:
+    """Let buffers of a CHUNK be used again, before anything is read.
+
+    glibc returns memory of over 128 KiB to the system, which clears each page when it is wanted
+    again: that takes longer than to fill it. Of what has once been as large it keeps some
+    (mallopt(3), M_MMAP_THRESHOLD), in forked processes too.
+    """
+    bytes(2 * CHUNK)
 
 
 def base(name: bytes) -> bytes:
@@ -69,11 +81,22 @@ def with_seen(name: bytes) -> bytes:
 def scan(folder: bytes) -> list[bytes]:
     """The names of the messages in `folder`, in no order. Raises OSError."""
     with os.scandir(folder) as entries:
-        return [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(b".") and entry.is_file(follow_symlinks=False)
-        ]
+        return [entry.name for entry in entries if is_message(entry)]
+
+
+def has_just(folder: bytes, names: list[bytes]) -> bool:
+    """Whether these are the messages in `folder`, looked at one by one. Raises OSError."""
+    missing = set(names)
+    with os.scandir(folder) as entries:
+        for entry in filter(is_message, entries):
+            if entry.name not in missing:
+                return False
+            missing.remove(entry.name)
+    return not missing
+
+
+def is_message(entry: os.DirEntry[bytes]) -> bool:
+    return not entry.name.startswith(b".") and entry.is_file(follow_symlinks=False)
 
 
 def purge_tmp(now: float) -> None:
@@ -165,6 +188,11 @@ def close(descriptor: int) -> None:
         os.close(descriptor)
     except OSError:
         pass
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file or directory does, or when another one is in its place."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def chunks(descriptor: int) -> Iterator[bytes]:

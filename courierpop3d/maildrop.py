@@ -13,16 +13,27 @@ from itertools import chain
 
 from courierpop3d import maildir
 from courierpop3d.journal import Journal, shown
-from courierpop3d.maildir import CHUNK, base, close, open_regular
+from courierpop3d.maildir import CHUNK, Stamp, base, close, open_regular, stamp_of
 from courierpop3d.measure import has_unicode_headers
 from courierpop3d.message import PLAIN, UNICODE, Message, Messages
 from courierpop3d.quota import Quota
 
+LARGEST_AHEAD = 65536  # octets of a message that is read before it is asked for
 LOOKS = 5  # at the directory, to remove what somebody keeps renaming
 
 
 class Damaged(Exception):
     """A message can't be read to its end, and its beginning may have been sent."""
+
+
+class Stored:
+    """The octets of a file, and what tells the file from another one or from what it may become."""
+
+    __slots__ = ("octets", "stamp")
+
+    def __init__(self, octets: bytes, stamp: Stamp):
+        self.octets = octets
+        self.stamp = stamp
 
 
 class Maildrop:
@@ -45,6 +56,28 @@ class Maildrop:
         except OSError as why:
             self._journal.warn(f"cannot open message file {_path(message)}: {why.strerror}")
             raise
+
+    def read_ahead(self, message: Message) -> Stored | None:
+        """A message as it is now, if it isn't large; None whatever fails."""
+        try:
+            descriptor = open_regular(message.path)
+        except OSError:
+            return None
+        try:
+            octets = os.read(descriptor, LARGEST_AHEAD)
+            stamp = stamp_of(os.fstat(descriptor))
+            return Stored(octets, stamp) if len(octets) == stamp[1] else None
+        except OSError:
+            return None
+        finally:
+            close(descriptor)
+
+    def holds(self, message: Message, stamp: Stamp) -> bool:
+        """Whether the message is still the file that was read ahead."""
+        try:
+            return stamp_of(os.lstat(message.path)) == stamp
+        except OSError:
+            return False
 
     def kind(self, message: Message) -> int:
         """PLAIN or UNICODE, from the headers. Raises OSError."""

@@ -49,10 +49,14 @@ from pop3proto.replies import err
 
 INPUT = 4096  # octets read at a time
 FULL = 65536  # octets of replies that leave without waiting for more to leave with them
+PAUSE = 0.05  # seconds without a command in which other work is done
 REFUSAL_TIME = 10.0  # seconds to take the reply of a session that isn't going to be
 IN_USE_TIME = 2.0  # seconds for a session that has just said goodbye to be over
 IO_ERROR = "I/O error disconnect"
 TEMPORARY = b"Temporary problem, please try again later"
+
+
+maildir.keep_memory()
 
 
 class Refused(Exception):
@@ -224,6 +228,8 @@ def converse(session: Transaction, client: Client, idle_limit: float) -> str:
         event = "TIMEOUT"
     except Damaged:
         event = IO_ERROR
+    finally:
+        session.settle()
     return "LOGOUT" if session.quit else event
 
 
@@ -232,6 +238,8 @@ def answer(session: Transaction, client: Client, idle_limit: float) -> None:
     reader = LineReader()
     while not session.quit:
         ready = b""
+        if not session.is_settled and not client.sends_within(PAUSE):
+            session.settle()
         for line in receive_lines(client, reader, idle_limit):
             reply = session.obey(line)
             if isinstance(reply, bytes):

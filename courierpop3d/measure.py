@@ -16,12 +16,13 @@ from array import array
 from errno import ESTALE
 
 from courierpop3d.headers import eight_bit_headers
-from courierpop3d.maildir import CHUNK, chunks, close, open_regular
+from courierpop3d.maildir import chunks, close, open_regular
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN
 from pop3proto.replies import Measure, with_crlf
 
 MANY = 2000  # messages that are worth a second process
 SAMPLE = 100  # messages; of more, sizes in names are believed
+MOST = 65536  # octets that most messages don't have
 DIGITS = 18  # of a size in a name
 FAILED = 2**64 - 1  # in place of a size
 
@@ -45,8 +46,8 @@ def measure(name: bytes) -> tuple[int, int]:
 
 
 def _measure(descriptor: int) -> tuple[int, int]:
-    first = os.read(descriptor, CHUNK)
-    if len(first) < CHUNK and b"\r" not in first and first.isascii() and first[-1:] == b"\n":
+    first = os.read(descriptor, MOST)
+    if len(first) < MOST and b"\r" not in first and first.isascii() and first[-1:] == b"\n":
         if not os.read(descriptor, 1):  # what nearly every message is
             return with_crlf(first), PLAIN
     os.lseek(descriptor, 0, os.SEEK_SET)

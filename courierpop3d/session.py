@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from courierpop3d.maildir import CHUNK
 from courierpop3d.maildrop import Maildrop
-from courierpop3d.message import UNICODE, UNKNOWN, Message
+from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Message
 from courierpop3d.wrapper import Wrapper
 from pop3proto import state
 from pop3proto.commands import MAX_LINE, BadLine, BadNumber, Command, number, parse
@@ -32,6 +32,18 @@ class NoSuchMessage(Exception):
     """No number, or not that of a message, or a deleted message's."""
 
 
+class ReadyReply:
+    """To the RETR that is expected next. `octets` of the message as it is stored."""
+
+    __slots__ = ("position", "stamp", "reply", "octets")
+
+    def __init__(self, position: int, stamp: tuple[int, ...], reply: bytes, octets: int):
+        self.position = position
+        self.stamp = stamp
+        self.reply = reply
+        self.octets = octets
+
+
 class Transaction:
     """`quit` is set by QUIT: then the session is over.
 
@@ -44,6 +56,7 @@ class Transaction:
     __slots__ = (
         *("quit", "messages", "counts", "uncounted"),
         *("_maildrop", "_octets", "_deleted", "_utf8", "_wrapper", "_capabilities"),
+        *("_taken", "_last", "_ready"),
     )
 
     def __init__(
@@ -62,11 +75,25 @@ class Transaction:
         self._utf8 = utf8
         self._wrapper = wrapper
         self._capabilities = capabilities
+        self._taken: dict[int, Message] = {}
+        self._last = 0
+        self._ready: ReadyReply | None = None
         self._undelete()
 
     def _undelete(self) -> None:
         self._deleted: set[int] = set()
         self._octets = self.messages.octets
+
+    @property
+    def is_settled(self) -> bool:
+        return not self._taken
+
+    def settle(self) -> None:
+        """Set the flag Seen on what has been taken. To be called when the client pauses, and at the
+        end: a program that fetches mail in a row, or deletes it, needn't wait for that."""
+        for message in self._taken.values():
+            self._maildrop.mark_seen(message)
+        self._taken.clear()
 
     def obey(self, line: bytes | None) -> Reply:
         """The reply to one line. Raises Damaged, as does its iterator: then nothing may follow."""
@@ -145,13 +172,34 @@ class Transaction:
         return self._listing(ok(), self.messages.uidl_lines())
 
     def _answer_retr(self, command: Command) -> Reply:
-        _, message = self._one(command.words)
+        position, message = self._one(command.words)
+        ready, self._ready = self._ready, None
+        if ready and ready.position == position and self._maildrop.holds(message, ready.stamp):
+            self.counts["retr"] += ready.octets
+            return self._retr(position, message, iter((ready.reply,)))
         status = ok(b"%d octets follow." % self._octets_of(message))
-        return self._retr(message, status, self._content(message))
+        content = self._counted("retr", self._content(message))
+        return self._retr(position, message, in_pieces(status, stuff(content)))
 
-    def _retr(self, message: Message, status: bytes, content: Iterator[bytes]) -> Iterator[bytes]:
-        yield from in_pieces(status, stuff(self._counted("retr", content)))
-        self._maildrop.mark_seen(message)  # only here: all of it has been taken
+    def _retr(self, position: int, message: Message, reply: Iterator[bytes]) -> Iterator[bytes]:
+        yield from reply
+        self._taken[position] = message  # only here: all of it has been taken
+        if position == self._last + 1:
+            self._prepare(position + 1)
+        self._last = position
+
+    def _prepare(self, position: int) -> None:
+        """Make the reply to the next RETR while the client is busy with this one."""
+        if position > len(self.messages) or position in self._deleted:
+            return
+        message = self.messages[position - 1]
+        if not self._utf8 and message.unicode != PLAIN:
+            return
+        stored = self._maildrop.read_ahead(message)
+        if stored:
+            status = ok(b"%d octets follow." % message.size)
+            reply = b"".join((status, *stuff((stored.octets,)), END))
+            self._ready = ReadyReply(position, stored.stamp, reply, len(stored.octets))
 
     def _answer_top(self, command: Command) -> Reply:
         words = command.words
@@ -184,11 +232,14 @@ class Transaction:
 
     def _answer_utf8(self, command: Command) -> Reply:
         self._utf8 = True
+        self._ready = None
         return ok(b"UTF8 enabled")
 
     def _answer_quit(self, command: Command) -> Reply:
         self.quit = True
         marked = [self.messages[position - 1] for position in sorted(self._deleted)]
+        for position in self._deleted:
+            self._taken.pop(position, None)
         return ok(b"Bye-bye.") if self._maildrop.remove(marked) else NOT_ALL_REMOVED
 
     _ANSWERS = {

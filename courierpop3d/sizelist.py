@@ -33,7 +33,7 @@ from itertools import takewhile
 
 from courierpop3d.aside import Aside, new_path
 from courierpop3d.journal import Journal
-from courierpop3d.maildir import base, chunks, close, open_regular
+from courierpop3d.maildir import Stamp, base, chunks, close, open_regular, stamp_of
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Entry, Messages
 
 FILE = b"courierpop3dsizelist"
@@ -50,7 +50,6 @@ _UNKNOWN = b"2"  # what stands here for a U that isn't there
 _KINDS = {b"0": PLAIN, b"1": UNICODE, _UNKNOWN: UNKNOWN}
 _ENDS = {PLAIN: b":0", UNICODE: b":1", UNKNOWN: b""}
 
-Stamp = tuple[int, ...]
 NO_STAMP: Stamp = ()
 
 
@@ -99,11 +98,6 @@ class SizeList:
             if number >= self.next_number and validity == self.validity:
                 self.next_number = number + 1
             yield entry
-
-
-def stamp_of(status: os.stat_result) -> Stamp:
-    """What changes when a file or directory does."""
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def stamp() -> Stamp:

@@ -21,10 +21,10 @@ from errno import ENOENT
 from courierpop3d import firstids, index, sizelist
 from courierpop3d.journal import Journal, shown
 from courierpop3d.lock import DirectoryLock
-from courierpop3d.maildir import base, in_order, scan
+from courierpop3d.maildir import Stamp, base, has_just, in_order, scan
 from courierpop3d.measure import FAILED, measure, measure_all
 from courierpop3d.message import Entry, Messages
-from courierpop3d.sizelist import SizeList, Stamp
+from courierpop3d.sizelist import SizeList
 
 LOCK_TIME = 10.0  # seconds to wait for the logins of others
 
@@ -165,8 +165,8 @@ def measure_rest(found: Match, journal: Journal) -> None:
 def look_again(found: Match, cur: Stamp, now: int, journal: Journal) -> Match:
     """The same match, if cur/ and the list are as they were; else a new one."""
     before = found.messages.names
-    if sizelist.stamp() == found.listed.stamp:
-        if len(before) >= index.WORTH and index.is_settled(cur):
+    if len(before) >= index.WORTH and sizelist.stamp() == found.listed.stamp:
+        if index.is_settled(cur) or has_just(b"cur", before):
             return found
     present = scan(b"cur")
     names = in_order(united(before, present))

@@ -109,10 +109,12 @@ class Talk:
         self.session = Transaction(self.maildrop, self.wrapper, utf8=utf8)
 
     def say(self, line: bytes | str | None) -> bytes:
-        """The whole reply to one line."""
+        """The whole reply to one line, after which the client pauses."""
         line = line.encode() if isinstance(line, str) else line
         reply = self.session.obey(line)
-        return reply if isinstance(reply, bytes) else b"".join(reply)
+        text = reply if isinstance(reply, bytes) else b"".join(reply)
+        self.session.settle()
+        return text
 
     def ids(self) -> list[bytes]:
         return [line.split(b" ", 1)[1] for line in self.lines("UIDL")]

@@ -151,7 +151,7 @@ def test_seen_is_set_but_never_over_another_message(box, drop):
 def test_F_FILE_11_a_read_error_is_told_before_anything_is_sent_or_else_as_damage(
     box, talk, monkeypatch, capfd, first_failing
 ):
-    box.put("cur/1.a:2,", b"x" * 200_000)
+    box.put("cur/1.a:2,", b"x" * 800_000)
     drop = talk().maildrop
     real, reads = os.read, []
 

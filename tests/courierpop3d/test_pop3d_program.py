@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from courierpop3d.maildir import CHUNK
 from courierpop3d.main import main
+from tests.conftest import wait_until
 
 MAIL = b"Subject: test\n\nLine 1\n"
 WHO = "user=joe, ip=[192.0.2.7], port=[4711]"
@@ -304,12 +306,12 @@ def test_ROB_10_F_KILL_4_a_client_that_goes_in_mid_retr_leaves_the_mailbox_whole
 
 
 def test_F_FILE_11_a_message_that_breaks_off_ends_the_connection(box, resident, monkeypatch):
-    box.put("cur/1.a:2,", b"x\n" * 100_000)
+    box.put("cur/1.a:2,", b"x\n" * 400_000)
     real, reads = os.read, []
 
     def read(descriptor, size):
         reads.append(size)
-        if size == 65536 and len(reads) > 6:
+        if size == CHUNK and len(reads) > 6:
             raise OSError(5, "Input/output error")
         return real(descriptor, size)
 
@@ -495,3 +497,20 @@ def test_the_end_of_a_long_reply_is_not_held_back_for_an_acknowledgement(one, pr
         client.sendall(b"QUIT\r\n")
         assert client.recv(100) == b"+OK Bye-bye.\r\n"
     assert run.wait(20) == 0
+
+
+def test_seen_is_set_when_the_client_pauses(one, program):
+    server = program()
+    server.line()
+    server.many("RETR 1")
+    wait_until(lambda: one.names() == ["1.a:2,S"], "the flag")
+    assert server.ask("NOOP") == b"+OK Yup.\r\n"
+
+
+def test_seen_is_set_when_the_client_goes(one, program):
+    server = program()
+    server.line()
+    server.many("RETR 1")
+    server.hang_up()
+    server.end()
+    assert one.names() == ["1.a:2,S"]
