@@ -587,6 +587,25 @@ def test_F_KILL_5_the_listener_is_killed(serve, mode, john):
     assert john.files() == []
 
 
+def test_F_KILL_6_a_module_is_killed(serve, mode, script, public, john):
+    """Its client is disconnected, without a yes or a no; the next login works."""
+    pid = public / "pid"
+    module = script(
+        "authslow", f'#!/bin/sh\n[ -e {pid} ] && exec "$@"\necho $$ > {pid}\nexec sleep 99\n'
+    )
+    server = serve(*mode, stages=["courierpop3login", module, *CHAIN[1:]])
+    with server.client() as client:
+        assert client.line() == GREETING
+        assert client.ask(f"USER {john.name}") == "+OK Password required."
+        client.send(f"PASS {john.password}\r\n".encode())
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the module runs")
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+        assert client.rest() == b""
+    with server.client().login(john) as client:
+        assert client.ask("QUIT") == "+OK Bye-bye."
+    settle(server, mode)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_F_KILL_5_workers_that_wait_to_be_used_again_end_with_the_listener(
     serve, accounts, john, number

@@ -1024,3 +1024,24 @@ def test_the_users_uid_is_the_only_one_that_a_hostile_client_meets(quick, mode, 
         for pid in server.children():
             if has_client(pid):
                 assert os.stat(f"/proc/{pid}").st_uid == john.uid
+
+
+def test_6856_01_a_client_that_has_said_utf8_logs_in_with_a_utf8_name_and_password(serve, accounts):
+    accounts.add("josé", systempw=sha("пароль"))
+    server = serve()
+    with server.client() as client:
+        client.line()
+        assert "UTF8 USER" in client.listing("CAPA")
+        assert client.ask("UTF8") == "+OK UTF8 enabled"
+        assert client.ask("USER josé") == "+OK Password required."
+        assert client.ask("PASS пароль") == "+OK logged in."
+        assert client.ask("QUIT") == "+OK Bye-bye."
+
+
+def test_6856_06_stls_after_utf8_is_refused_and_the_session_goes_on(serve, john):
+    with serve().client() as client:
+        client.line()
+        assert client.ask("UTF8") == "+OK UTF8 enabled"
+        assert client.ask("STLS").startswith("-ERR ")
+        client.ask(f"USER {john.name}")
+        assert client.ask(f"PASS {john.password}") == "+OK logged in."
