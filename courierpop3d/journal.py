@@ -22,7 +22,9 @@ from courierpop3d.options import is_encrypted
 
 
 class Journal:
-    __slots__ = ("_user", "_peer", "_stls", "_deletions")
+    """`logs_deletions`: whether there are DELETED lines."""
+
+    __slots__ = ("_user", "_peer", "_stls", "logs_deletions")
 
     def __init__(self, env: dict[str, str]):
         user = env.get("AUTHADDR") or env.get("AUTHENTICATED") or "nobody"
@@ -31,7 +33,7 @@ class Journal:
         self._user = f"user={log.safe(user)}"
         self._peer = f"{self._user}, ip=[{address}], port=[{port}]"
         self._stls = ", stls=1" if is_encrypted(env) else ""
-        self._deletions = env.get("POP3_LOG_DELETIONS", "0")[:1] != "0"
+        self.logs_deletions = env.get("POP3_LOG_DELETIONS", "0")[:1] != "0"
 
     def login(self) -> None:
         log.info(f"LOGIN, {self._peer}{self._stls}")
@@ -43,7 +45,7 @@ class Journal:
         log.info(f"IN-USE, {self._peer}")
 
     def deleted(self, name: bytes) -> None:
-        if self._deletions:
+        if self.logs_deletions:
             log.info(f"DELETED, {self._peer}, filename=cur/{shown(name)}")
 
     def end(self, event: str, *, top: int, retr: int, rcvd: int, sent: int, time: int) -> None:

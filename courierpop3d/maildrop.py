@@ -151,6 +151,10 @@ class Maildrop:
         except OSError:
             pass
 
+    @property
+    def logs_removals(self) -> bool:
+        return self._journal.logs_deletions
+
     def mark_seen(self, message: Message) -> None:
         message.name = maildir.mark_seen(message.name)
 

@@ -238,6 +238,8 @@ class Transaction:
     def _answer_quit(self, command: Command) -> Reply:
         self.quit = True
         marked = [self.messages[position - 1] for position in sorted(self._deleted)]
+        if self._maildrop.logs_removals:
+            self.settle()  # the log has the names that Courier's server logs
         for position in self._deleted:
             self._taken.pop(position, None)
         return ok(b"Bye-bye.") if self._maildrop.remove(marked) else NOT_ALL_REMOVED
