@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 ENTRIES = {  # program: "module:what is called with argv and environment"
+    "courierlogger": "courierlogger.main:main",
     "couriertcpd": "couriertcpd.main:main",
     "courierpop3login": "courierpop3login.main:main",
     "courierpop3d": "courierpop3d.main:main",
@@ -21,6 +22,8 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "authpwd": "authmodules.authpwd:authpwd",
     "authshadow": "authmodules.authshadow:authshadow",
     "authuserdb": "authmodules.authuserdb:authuserdb",
+    "makedat": "makedat.main:main",
+    "makedatprog": "makedat.prog:main",
 }
 
 LAUNCHER_MARK = b"from courierchain.start import program"

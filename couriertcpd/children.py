@@ -23,6 +23,7 @@ from time import monotonic
 
 from courierchain import handover, log
 from courierchain.request import RECORD
+from couriertcpd.access import Variables
 from couriertcpd.limits import Limits
 from couriertcpd.worker import (
     DONE,
@@ -33,6 +34,7 @@ from couriertcpd.worker import (
     Serve,
     UserWorker,
     Worker,
+    announce,
     send,
     signals_to_default,
     take_over,
@@ -62,7 +64,7 @@ class Children:
     """All processes of one listener.
 
     serve: runs one session in the child, with the client on descriptors 0 and 1, and gives its
-    exit status; its arguments are the client's address and ours.
+    exit status; its arguments are the client's address, ours, and variables for the session.
 
     watch, unwatch: called with a worker's channel when it is to be read from, or no more.
     """
@@ -86,12 +88,16 @@ class Children:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []  # in the order of their waiting, the longest first
 
-    def dispatch(self, client: socket, remote: Address, address: bytes) -> None:
+    def dispatch(
+        self, client: socket, remote: Address, address: bytes, variables: Variables
+    ) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
-        message = f"{remote[0]} {remote[1]}".encode()
-        child = self._give(b"", message, [client.fileno()])
+        message = announce(remote, variables)
+        child = None
+        if len(message) <= LONGEST:  # else the channel would cut it; a new process has it all
+            child = self._give(b"", message, [client.fileno()])
         if child is None:
-            child = self._fork(b"", client, remote)
+            child = self._fork(b"", client, remote, variables)
         child.address = address
 
     def _give(self, key: bytes, message: bytes, descriptors: list[int]) -> Child | None:
@@ -181,7 +187,13 @@ class Children:
             child.channel.close()
             child.channel = None
 
-    def _fork(self, key: bytes, client: socket | None = None, remote: Address = ("", 0)) -> Child:
+    def _fork(
+        self,
+        key: bytes,
+        client: socket | None = None,
+        remote: Address = ("", 0),
+        variables: Variables | None = None,
+    ) -> Child:
         """A new process, that begins with `client` if there is one."""
         ours = theirs = None
         if client is None or self._uses > 1:
@@ -194,7 +206,7 @@ class Children:
                     end.close()
             raise
         if pid == 0:
-            self._in_child(key, client, remote, theirs)
+            self._in_child(key, client, remote, variables or {}, theirs)
         child = Child(pid, ours, key)
         self._children[pid] = child
         if ours and theirs:
@@ -204,12 +216,17 @@ class Children:
         return child
 
     def _in_child(
-        self, key: bytes, client: socket | None, remote: Address, channel: socket | None
+        self,
+        key: bytes,
+        client: socket | None,
+        remote: Address,
+        variables: Variables,
+        channel: socket | None,
     ) -> None:
         status = 1
         try:
             signals_to_default()
-            ends = (remote, take_over(client)) if client else None
+            ends = (remote, take_over(client), variables) if client else None
             if channel:
                 kind = UserWorker if key else Worker
                 status = kind(channel, self._serve, self._uses).work(ends)

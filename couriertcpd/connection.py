@@ -3,6 +3,7 @@
     descriptors 0, 1   the client's socket; 2 the log, or with -stderr=socket the client too
     TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALIP, TCPLOCALPORT
     TCPREMOTEHOST, TCPLOCALHOST   without -nodnslookup, see `host_name`
+    and what the access file has for the client, as far as it is none of these, see `access`
 
 (reference couriertcpd.md 5, 8.1, 10). All of it runs in the child, so nobody waits for it but the
 client whom it concerns.

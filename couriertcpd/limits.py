@@ -76,12 +76,15 @@ class Limits:
         """Whether nobody can be admitted."""
         return self._total >= self._maxprocs
 
-    def admit(self, address: bytes) -> str | None:
-        """Take a place for a connection from `address`: None, or the limit that is against it."""
+    def admit(self, address: bytes, maxperip: int | None = None) -> str | None:
+        """Take a place for a connection from `address`: None, or the limit that is against it.
+
+        maxperip: instead of the usual one, this time.
+        """
         network = address[:-1]
         if self.full:
             return MAXPROCS
-        if self._addresses.get(address, 0) >= self._maxperip:
+        if self._addresses.get(address, 0) >= (maxperip or self._maxperip):
             name = inet_ntop(AF_INET6, address)
             self._due.append(f"ALERT: Maximum connection limit reached for {name}")
             return MAXPERIP

@@ -16,8 +16,9 @@ from __future__ import annotations
 import socket
 
 from courierchain import log
-from couriertcpd.daemon import park
-from couriertcpd.options import Refused, leading_number, refusal
+from courierchain.daemon import park
+from courierchain.refusal import Refused, refusal
+from couriertcpd.options import leading_number
 
 EVERY_ADDRESS = "0"
 IP_FREEBIND = 15  # Linux's; Python has no name for it

@@ -13,10 +13,11 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from socket import socket
+from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 from time import monotonic
 
 from courierchain import log
+from couriertcpd.access import Access, Denied, Variables
 from couriertcpd.children import Child, Children
 from couriertcpd.limits import Limits
 from couriertcpd.listen import address_bytes, peer_name
@@ -31,9 +32,17 @@ PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EP
 
 class Listener:
     def __init__(
-        self, sockets: list[socket], limits: Limits, serve: Serve, *, prefork: int, uses: int
+        self,
+        sockets: list[socket],
+        access: Access,
+        limits: Limits,
+        serve: Serve,
+        *,
+        prefork: int,
+        uses: int,
     ):
         self._sockets = sockets
+        self._access = access
         self._limits = limits
         self._epoll = select.epoll()
         self._channels: dict[int, Child] = {}
@@ -70,6 +79,7 @@ class Listener:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in self._HANDLERS:
             signal.signal(number, lambda caught, _: self._signals.append(caught))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         self._epoll.register(reader, select.EPOLLIN)
         return reader
 
@@ -78,6 +88,7 @@ class Listener:
         return False
 
     def handle_sighup(self) -> bool:
+        self._access.reload()
         return False
 
     def handle_sigterm(self) -> bool:
@@ -95,8 +106,10 @@ class Listener:
     def _accept(self, listening: socket) -> None:
         """Accept who is waiting, then find a process for each: between two forks the less happens
         the better, because each leaves the parent to copy every page that it writes to."""
-        admitted: list[tuple[socket, Address, bytes]] = []
-        while len(admitted) < BATCH and not self._limits.full:
+        admitted: list[tuple[socket, Address, bytes, Variables]] = []
+        for _ in range(BATCH):
+            if self._limits.full:
+                break
             try:
                 client, sockaddr = listening.accept()
             except OSError as why:
@@ -104,18 +117,32 @@ class Listener:
                     self._shortage("accept", why)
                 break
             address = address_bytes(sockaddr)
-            if self._limits.admit(address) is None:
-                admitted.append((client, (peer_name(sockaddr), sockaddr[1]), address))
-            else:
+            variables = self._admit(client, address)
+            if variables is None:
                 client.close()
+            else:
+                remote = (peer_name(sockaddr), sockaddr[1])
+                admitted.append((client, remote, address, variables))
             for line in self._limits.notices():
                 log.plain(line)
-        for client, remote, address in admitted:
-            self._dispatch(client, remote, address)
+        for client, remote, address, variables in admitted:
+            self._dispatch(client, remote, address, variables)
 
-    def _dispatch(self, client: socket, remote: Address, address: bytes) -> None:
+    def _admit(self, client: socket, address: bytes) -> Variables | None:
+        """What the access file has for the session; None if there is to be no session."""
         try:
-            self._children.dispatch(client, remote, address)
+            variables = self._access.admit(address, client)
+        except Denied as why:
+            reply(client, why.reply)
+            return None
+        refused = self._limits.admit(address, self._access.maxperip(variables))
+        return variables if refused is None else None
+
+    def _dispatch(
+        self, client: socket, remote: Address, address: bytes, variables: Variables
+    ) -> None:
+        try:
+            self._children.dispatch(client, remote, address, variables)
         except OSError as why:
             self._limits.release(address)
             self._shortage("fork", why)
@@ -160,3 +187,11 @@ class Listener:
     def _unwatch(self, channel: socket) -> None:
         del self._channels[channel.fileno()]
         self._epoll.unregister(channel)
+
+
+def reply(client: socket, text: bytes) -> None:
+    """Nobody waits for the client: it has room for a line, or goes without."""
+    try:
+        client.send(text, MSG_DONTWAIT | MSG_NOSIGNAL)
+    except OSError:
+        pass

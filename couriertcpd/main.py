@@ -5,7 +5,7 @@
 
 PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
 PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
-OPTION      see `options`; the limits -maxprocs, -maxperip, -maxperc in `limits`
+OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`
 
 Programs of ours among PROGRAM and its arguments are loaded once, now, and called in the forked
 child; all others, and with -coldexec those too, are executed (see courierchain.handover).
@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import gc
 import os
-from signal import SIG_IGN, SIGPIPE, signal
+from signal import SIG_BLOCK, SIG_IGN, SIGHUP, SIGPIPE, pthread_sigmask, signal
 
-from courierchain import handover, log, programs
+from courierchain import daemon, handover, log, programs
+from courierchain.refusal import Refused
 from courierchain.request import RECORD
-from couriertcpd import daemon, stderr
+from couriertcpd import stderr
+from couriertcpd.access import Access, Variables
 from couriertcpd.connection import variables
 from couriertcpd.installation import (
     Missing,
@@ -34,18 +36,18 @@ from couriertcpd.installation import (
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
-from couriertcpd.options import Options, Refused, parse
+from couriertcpd.options import Options, parse
 from couriertcpd.rehearsal import rehearse
 from couriertcpd.worker import Address, Serve
+
+NAME = "couriertcpd"
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     try:
         options = parse(argv)
-        if options.pid and options.stop:
-            return daemon.stop(options.pid)
-        if options.pid and options.restart:
-            return daemon.restart(options.pid)
+        if options.stop or options.restart:
+            return signal_daemon(options)
         return listen(options, base_environment(options, env))
     except Refused as why:
         log.plain(str(why))
@@ -54,14 +56,27 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     return 1
 
 
+def signal_daemon(options: Options) -> int:
+    """-stop, -restart: without a lock file to open there is nothing to do, and no failure."""
+    try:
+        if options.stop:
+            return daemon.stop(options.pid, NAME)
+        return daemon.restart(options.pid, NAME)
+    except Refused as why:
+        log.plain(str(why))
+        return 0
+
+
 def listen(options: Options, env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
+    access = Access(options, env)
     chain = load_chain(options.program, env)
     provide_for_closed_directories(options)
     if not options.coldexec and is_login(chain[0]):
         rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
-    running = daemon.detach(options.pid) if options.pid else None
+    running = daemon.detach(options.pid, NAME) if options.pid else None
     occupy_record_number()
+    pthread_sigmask(SIG_BLOCK, [SIGHUP])  # until the Listener has its handler
     sockets = open_sockets(endpoints(options.portlist, options.address))
     if running:
         running.ready()
@@ -80,7 +95,9 @@ def listen(options: Options, env: dict[str, str]) -> int:
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
-    return Listener(sockets, limits, serve, prefork=options.prefork, uses=options.uses).run()
+    return Listener(
+        sockets, access, limits, serve, prefork=options.prefork, uses=options.uses
+    ).run()
 
 
 def session(
@@ -92,11 +109,11 @@ def session(
         handover.become(argv, env)
         return 1
 
-    def serve(remote: Address, local: Address) -> int:
+    def serve(remote: Address, local: Address, told: Variables) -> int:
         if stderr_too:
             os.dup2(0, 2)
         found = variables(remote, local, lookup=not nodnslookup)
-        return handover.run(enter, chain, {**base, **found})
+        return handover.run(enter, chain, {**base, **told, **found})
 
     return serve
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 
+from courierchain.refusal import Refused
+
 FLAG = "flag"
 TEXT = "text"
 NUMBER = "number"  # as C's atoi reads it; 1 or more
@@ -25,15 +27,6 @@ LATER = "later"  # Courier's, and not here yet
 
 INT_MAX = 2**31 - 1
 COUNT_DIGITS = 9
-
-
-class Refused(Exception):
-    """A start that cannot be; the text is the line for descriptor 2, the exit status is 1."""
-
-
-def refusal(what: str, why: OSError) -> Refused:
-    """A failed system call, as perror(3) says it."""
-    return Refused(f"{what}: {why.strerror}")
 
 
 class Option:
@@ -68,14 +61,14 @@ TABLE = (
     Option("stderr", TEXT, None, "file for descriptor 2; also: socket (the client), syslog"),
     Option("stderrlogger", TEXT, None, "program that reads descriptor 2; wins over -stderr"),
     Option("stderrloggername", TEXT, None, "its argument; default: PROGRAM's last part"),
+    Option("access", TEXT, None, "records by address: who is denied, what sessions are told"),
+    Option("accesslocal", FLAG, False, "our own address and port are looked up there too"),
+    Option("denymsg", TEXT, None, "a line for a client that is denied or dropped"),
+    Option("drop", TEXT, None, "close connections that have this variable; without a value: BLOCK"),
     Option("noidentlookup", IGNORED, None, "identd is never asked"),
     Option("proxy", IGNORED, None, "there is no SOCKS"),
-    Option("access", LATER, None, "access file"),
-    Option("accesslocal", LATER, None, "access file for the local address too"),
     Option("allow", LATER, None, "DNS allow list"),
     Option("block", LATER, None, "DNS block list"),
-    Option("denymsg", LATER, None, "what a denied client reads"),
-    Option("drop", LATER, None, "close blocked connections"),
     Option("haproxy", LATER, None, "PROXY header"),
     # Ours
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
@@ -115,6 +108,10 @@ class Options:
     stderr: str | None
     stderrlogger: str | None
     stderrloggername: str
+    access: str | None
+    accesslocal: bool
+    denymsg: str | None
+    drop: str | None  # never empty
     prefork: int
     uses: int
     coldexec: bool
@@ -187,6 +184,11 @@ def _complete(options: Options) -> None:
     """Settle the defaults that depend on other arguments."""
     options.maxperc = options.maxperc or options.maxprocs
     options.stderrloggername = options.stderrloggername or os.path.basename(options.program[0])
+    if options.accesslocal and options.access is None:
+        raise Refused("-accesslocal requires -access")
+    if options.drop is not None:
+        # Of a list Courier looks at the first variable alone.
+        options.drop = options.drop.partition(",")[0] or "BLOCK"
     if options.warn is not None and not 0 <= options.warn <= options.maxprocs:
         options.warn = None
 

@@ -15,8 +15,8 @@ import os
 from socket import socketpair
 
 from courierchain import handover
+from courierchain.daemon import park
 from courierchain.request import RECORD
-from couriertcpd.daemon import park
 from couriertcpd.worker import Serve
 
 ROUNDS = 12  # CPython 3.11 specializes a function at its ninth call
@@ -43,7 +43,7 @@ def converse(serve: Serve) -> None:
     os.write(ours, DIALOGUE)
     for descriptor in (0, 1):
         os.dup2(theirs, descriptor)
-    serve(NOBODY, NOBODY)
+    serve(NOBODY, NOBODY, {})
     os.close(ours)
     os.close(theirs)
 

@@ -1,7 +1,7 @@
 """stderr - where descriptor 2 of the listener and of all programs leads
 
     -stderrlogger=P    a process `P NAME` that reads a pipe; NAME is -stderrloggername
-    -stderr=syslog     a process of ours that does the same, see `syslogger`
+    -stderr=syslog     a process of ours that does the same, see courierchain.syslog
     -stderr=socket     the client, in each session; the listener's own is kept
     -stderr=FILE       appended to, made with mode 0660 less the umask
 
@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, signal
 
-from courierchain import handover, log
+from courierchain import handover, log, syslog
+from courierchain.refusal import refusal
 from courierchain.request import RECORD
-from couriertcpd import syslogger
-from couriertcpd.options import Options, refusal
+from couriertcpd.options import Options
 
 
 def redirect(options: Options, env: dict[str, str]) -> None:
@@ -26,7 +26,7 @@ def redirect(options: Options, env: dict[str, str]) -> None:
         lead_to(piped(lambda: execute(options, env)))
     elif options.stderr == "syslog":
         identity = options.stderrloggername
-        lead_to(piped(lambda: syslogger.relay(identity)))
+        lead_to(piped(lambda: syslog.relay(syslog.Syslog(identity).write)))
     elif options.stderr and options.stderr != "socket":
         try:
             lead_to(os.open(options.stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o660))

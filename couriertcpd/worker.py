@@ -44,6 +44,7 @@ from courierchain import authmodule, handover
 from courierchain.account import Account
 from courierchain.request import RECORD
 from couriertcpd import parcel
+from couriertcpd.access import Variables
 from couriertcpd.listen import peer_name
 
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
@@ -56,8 +57,8 @@ DONE = b"."
 STAYS = b"&"  # before a key: the sender is not free yet
 
 Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
-Ends = tuple[Address, Address]  # the client's, and ours
-Serve = Callable[[Address, Address], int]
+Ends = tuple[Address, Address, Variables]  # the client's, ours, and what the access file has
+Serve = Callable[[Address, Address, Variables], int]
 
 
 class Worker:
@@ -109,8 +110,8 @@ class Worker:
         if not descriptors:
             return None
         local = take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=descriptors[0]))
-        ip, _, port = text.decode().partition(" ")
-        return (ip, int(port)), local
+        remote, variables = announced(text)
+        return remote, local, variables
 
     def _deliver(
         self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
@@ -208,6 +209,19 @@ def take_over(client: socket) -> Address:
     if number > 1:
         os.close(number)
     return peer_name(sockaddr), sockaddr[1]
+
+
+def announce(remote: Address, variables: Variables) -> bytes:
+    """What a worker is told with a connection."""
+    texts = [f"{remote[0]} {remote[1]}", *(f"{name}={variables[name]}" for name in variables)]
+    return os.fsencode("\0".join(texts))
+
+
+def announced(message: bytes) -> tuple[Address, Variables]:
+    remote, *assignments = os.fsdecode(message).split("\0")
+    ip, _, port = remote.partition(" ")
+    pairs = (assignment.partition("=") for assignment in assignments)
+    return (ip, int(port)), {name: value for name, _, value in pairs}
 
 
 def send(channel: socket, message: bytes, descriptors: list[int]) -> bool:

@@ -11,7 +11,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
-PROGRAMS = {"couriertcpd", "courierpop3login", "authmodules", "courierpop3d"}
+PROGRAMS = {
+    *("couriertcpd", "courierlogger", "courierpop3login", "authmodules", "courierpop3d", "makedat"),
+}
 OURS = PROGRAMS | set(SHARED)
 
 # Each costs about as much as a session, or doubles the memory that every fork copies.
@@ -66,10 +68,11 @@ def loaded_by(code: str) -> set[str]:
 LOGIN = "import courierpop3login.main"
 SERVER = "import courierpop3d.main"
 LISTENER = "import couriertcpd.main"
+LOGGER = "import courierlogger.main"
 MODULES = "import authmodules.authuserdb, authmodules.authpwd, authmodules.authshadow"
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER])
+@pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER, LOGGER])
 def test_the_connection_path_imports_nothing_expensive(stage):
     assert not loaded_by(f"import courierchain.start\n{stage}") & EXPENSIVE
 

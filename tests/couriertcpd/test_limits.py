@@ -39,6 +39,14 @@ def test_F_NET_4_maxperip_connections_of_one_address_are_served_and_the_next_ref
     assert limits.admit(ip("192.0.2.2")) is None
 
 
+def test_maxperip_may_be_another_one_for_an_address():
+    limits = Limits(40, 1, 40)
+    assert [limits.admit(ONE, 3) for _ in range(4)] == [None, None, None, MAXPERIP]
+    limits = Limits(40, 5, 40)
+    assert [limits.admit(ONE, 1) for _ in range(2)] == [None, MAXPERIP]
+    assert limits.admit(ONE) is None
+
+
 def test_each_refusal_of_an_address_is_one_alert():
     limits = Limits(40, 1, 40)
     limits.admit(ONE)

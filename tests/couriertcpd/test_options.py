@@ -89,11 +89,23 @@ def test_options_of_old_command_lines_are_taken_and_ignored(word):
     assert options(word).program == ["/bin/cat"]
 
 
-@pytest.mark.parametrize(
-    "name", ["access", "accesslocal", "allow", "block", "denymsg", "drop", "haproxy"]
-)
+@pytest.mark.parametrize("name", ["allow", "block", "haproxy"])
 def test_what_is_not_there_yet_is_refused_by_name(name):
     assert complaint(f"-{name}=x", *PLACE) == f"tcpd: -{name}: not supported yet"
+
+
+def test_accesslocal_needs_an_access_file_wherever_it_stands():
+    assert complaint("-accesslocal", *PLACE) == "-accesslocal requires -access"
+    assert options("-accesslocal", "-access=/x").accesslocal
+
+
+@pytest.mark.parametrize(
+    "word, variable",
+    [("-drop", "BLOCK"), ("-drop=", "BLOCK"), ("-drop=A", "A"), ("-drop=A,B", "A")],
+)
+def test_drop_is_about_one_variable_and_without_a_value_about_BLOCK(word, variable):
+    assert options(word).drop == variable
+    assert options().drop is None
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from couriertcpd import daemon
-from couriertcpd.options import Refused
+from courierchain import daemon
+from courierchain.refusal import Refused
 from tests.conftest import DEADLINE, needs_root, wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -26,16 +26,16 @@ FAILED_START = "ll_daemon_start: Resource temporarily unavailable\n"
 
 SCRIPT = """
 import os, signal, sys
-from courierchain import log
-from couriertcpd import daemon, options
+from courierchain import daemon, log
+from courierchain.refusal import Refused
 pidfile = sys.argv[1]
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 try:
     {before}
-    running = daemon.detach(pidfile)
+    running = daemon.detach(pidfile, "poppy"{how})
     {between}
     running.ready()
-except options.Refused as why:
+except Refused as why:
     log.plain(str(why))
     os._exit(1)
 daemon.to_null()
@@ -67,9 +67,9 @@ def result(process: subprocess.Popen) -> tuple[int, str]:
             return status, ""
 
 
-def begin(pidfile: Path, *, before="", between="", after="", **how) -> subprocess.Popen:
-    script = SCRIPT.format(before=before, between=between, after=after)
-    return python(script, pidfile, **how)
+def begin(pidfile: Path, *, before="", between="", after="", how="", **process) -> subprocess.Popen:
+    script = SCRIPT.format(before=before, between=between, after=after, how=how)
+    return python(script, pidfile, **process)
 
 
 def start(pidfile: Path, **steps) -> tuple[int, str]:
@@ -78,16 +78,16 @@ def start(pidfile: Path, **steps) -> tuple[int, str]:
 
 def call(expression: str, pidfile: Path) -> tuple[int, str]:
     return result(
-        python(f"import sys; from couriertcpd import daemon; sys.exit({expression})", pidfile)
+        python(f"import sys; from courierchain import daemon; sys.exit({expression})", pidfile)
     )
 
 
 def stop(pidfile: Path, patience: float = DEADLINE) -> tuple[int, str]:
-    return call(f"daemon.stop(sys.argv[1], {patience})", pidfile)
+    return call(f"daemon.stop(sys.argv[1], 'poppy', {patience})", pidfile)
 
 
 def restart(pidfile: Path) -> tuple[int, str]:
-    return call("daemon.restart(sys.argv[1])", pidfile)
+    return call("daemon.restart(sys.argv[1], 'poppy')", pidfile)
 
 
 def holder(pidfile: Path) -> int | None:
@@ -190,7 +190,7 @@ def test_a_daemon_gives_up_its_terminal(pidfile, tmp_path):
 def test_the_leader_of_a_session_outlives_leaving_its_terminal():
     controller, terminal = pty.openpty()
     script = (
-        "import fcntl, os, signal, sys, termios; from couriertcpd import daemon; os.setsid()\n"
+        "import fcntl, os, signal, sys, termios; from courierchain import daemon; os.setsid()\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have begun all this\n"
         "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY); daemon.leave_terminal()\n"
         "sys.exit(signal.getsignal(signal.SIGHUP) != signal.SIG_DFL)"
@@ -216,7 +216,7 @@ def test_a_daemon_has_no_descriptors_but_null_and_one_that_is_out_of_the_way(pid
 
 
 def test_what_the_daemon_complains_of_is_seen_and_the_command_fails(pidfile):
-    status, said = start(pidfile, between="raise options.Refused('bind: Address already in use')")
+    status, said = start(pidfile, between="raise Refused('bind: Address already in use')")
     assert (status, said) == (1, "bind: Address already in use\n" + FAILED_START)
     assert holder(pidfile) is None and not pidfile.exists()
 
@@ -259,7 +259,7 @@ def test_F_PID_1_second_start_says_so_and_leaves_the_first_alone(pidfile):
     start(pidfile)
     first = holder(pidfile)
     status, said = start(pidfile)
-    assert said == f"couriertcpd: already running (pid {first}, {pidfile}.lock is locked)\n"
+    assert said == f"poppy: already running (pid {first}, {pidfile}.lock is locked)\n"
     assert status == 1
     assert holder(pidfile) == first
     assert pidfile.read_text() == f"{first}\n"
@@ -270,9 +270,17 @@ def test_F_PID_1_of_many_starts_at_once_one_wins_and_each_other_says_one_line(pi
     results = [result(command) for command in commands]
     assert sorted(status for status, _ in results) == [0] + [1] * 7
     for status, said in results:
-        assert said.startswith("couriertcpd: already running (") if status else said == ""
+        assert said.startswith("poppy: already running (") if status else said == ""
         assert said.count("\n") == status
     assert pidfile.read_text() == f"{holder(pidfile)}\n"
+
+
+def test_a_second_start_may_be_told_to_give_way_quietly(pidfile):
+    start(pidfile)
+    first = holder(pidfile)
+    assert start(pidfile, how=", once_is_enough=True") == (0, "")
+    assert holder(pidfile) == first
+    assert pidfile.read_text() == f"{first}\n"
 
 
 def test_F_PID_1_a_lock_file_that_cannot_be_opened_is_not_replaced(pidfile, monkeypatch):
@@ -346,10 +354,11 @@ def test_without_a_daemon_there_is_nothing_to_do(command, pidfile):
     assert stat.S_IMODE(Path(f"{pidfile}.lock").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("command", [stop, restart])
-def test_without_a_directory_for_the_lock_that_is_said_and_no_failure(command, tmp_path):
+@pytest.mark.parametrize("command", [daemon.stop, daemon.restart])
+def test_without_a_directory_for_the_lock_it_is_refused(command, tmp_path):
     lost = tmp_path / "nowhere" / "pid"
-    assert command(lost) == (0, f"{lost}.lock: No such file or directory\n")
+    with pytest.raises(Refused, match=f"^{lost}.lock: No such file or directory$"):
+        command(str(lost), "poppy")
 
 
 @pytest.mark.parametrize("command", [daemon.stop, daemon.restart])
@@ -357,9 +366,9 @@ def test_without_a_directory_for_the_lock_that_is_said_and_no_failure(command, t
 def test_a_daemon_of_another_container_is_not_guessed_at(command, pid, pidfile, monkeypatch, capfd):
     monkeypatch.setattr(daemon, "lock_holder", lambda lock: pid)
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
-    assert command(str(pidfile)) == 1
+    assert command(str(pidfile), "poppy") == 1
     said = capfd.readouterr().err
-    assert said == f"couriertcpd: cannot see the process that has locked {pidfile}.lock\n"
+    assert said == f"poppy: cannot see the process that has locked {pidfile}.lock\n"
 
 
 def test_stop_gives_up_on_a_daemon_that_it_may_not_signal(pidfile, monkeypatch, capfd):
@@ -368,7 +377,7 @@ def test_stop_gives_up_on_a_daemon_that_it_may_not_signal(pidfile, monkeypatch, 
 
     monkeypatch.setattr(daemon, "lock_holder", lambda lock: os.getpid())
     monkeypatch.setattr(os, "kill", forbidden)
-    assert daemon.stop(str(pidfile)) == 1
+    assert daemon.stop(str(pidfile), "poppy") == 1
     assert capfd.readouterr().err == "kill: Operation not permitted\n"
 
 
@@ -399,7 +408,7 @@ def test_F_PID_2_stop_does_not_end_the_successor(pidfile, monkeypatch):
     sent = []
     monkeypatch.setattr(daemon, "lock_holder", lambda lock: next(owners))
     monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
-    assert daemon.stop(str(pidfile)) == 0
+    assert daemon.stop(str(pidfile), "poppy") == 0
     assert sent == [(111, signal.SIGTERM)]
 
 
@@ -428,10 +437,11 @@ def test_acquire_holds_the_lock_until_its_descriptor_is_closed(pidfile):
 
 SWITCH = """
 import os, sys
-from couriertcpd import daemon, options
+from courierchain import daemon
+from courierchain.refusal import Refused
 try:
     {calls}
-except options.Refused as why:
+except Refused as why:
     sys.exit(str(why))
 try:
     os.setuid(0)

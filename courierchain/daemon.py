@@ -1,6 +1,6 @@
 """daemon - from a command to a daemon and back, and to lesser rights
 
-    running = detach("/run/courier/pop3d.pid")     from here on in the daemon, which has the lock
+    running = detach(pidfile, "couriertcpd")       from here on in the daemon, which has the lock
     ... bind the ports ...
     running.ready()                                writes the pid file; the command exits 0
     change_group("courier"); change_user("courier"); to_null()
@@ -32,7 +32,7 @@ from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGKILL, SIGTERM, signal
 from time import monotonic, sleep
 
 from courierchain import handover, log
-from couriertcpd.options import Refused, refusal
+from courierchain.refusal import Refused, refusal
 
 INHERITED = 3  # the first descriptor that a daemon has no use for
 PARKED = 10  # above what a shell gives names to; under 64 the kernel's table stays a small one
@@ -47,7 +47,7 @@ class AlreadyRunning(Refused):
 
     def __init__(self, lockfile: str, pid: int):
         who = f"pid {pid}, " if pid > 0 else ""
-        super().__init__(f"couriertcpd: already running ({who}{lockfile} is locked)")
+        super().__init__(f"already running ({who}{lockfile} is locked)")
         self.pid = pid
 
 
@@ -67,8 +67,11 @@ class Daemon:
         _tell(self._starter, READY)
 
 
-def detach(pidfile: str) -> Daemon:
+def detach(pidfile: str, program: str, *, once_is_enough: bool = False) -> Daemon:
     """Go on as a daemon; the command that was typed never returns from here.
+
+    If another one runs already, the command ends with that complaint of `program`, or, with
+    `once_is_enough`, as if it were this one.
 
     Descriptors over 2 are closed. The session stays, the process group is a new one without a
     terminal. Raises Refused, in the daemon, if the lock file cannot be had.
@@ -86,7 +89,7 @@ def detach(pidfile: str) -> Daemon:
     try:
         lock = acquire(pidfile)
     except AlreadyRunning as why:
-        _tell(starter, os.fsencode(str(why)))
+        _tell(starter, READY if once_is_enough else os.fsencode(f"{program}: {why}"))
         os._exit(1)
     return Daemon(pidfile, lock, starter)
 
@@ -156,10 +159,11 @@ def write_pid(pidfile: str) -> None:
         raise refusal(pidfile, why) from why
 
 
-def stop(pidfile: str, patience: float = KILL_AFTER) -> int:
+def stop(pidfile: str, program: str, patience: float = KILL_AFTER) -> int:
     """End the daemon with SIGTERM, after `patience` seconds with SIGKILL, and wait for that.
 
-    The exit status: 0, also if none runs; 1 if it is not ours to end.
+    The exit status: 0, also if none runs; 1, and a line of `program`, if it is not ours to end.
+    Raises Refused if there can't be a lock file.
     """
     held = _held_lock(pidfile)
     if held is None:
@@ -167,34 +171,30 @@ def stop(pidfile: str, patience: float = KILL_AFTER) -> int:
     lock, pid = held
     number = SIGTERM
     while lock_holder(lock) == pid:
-        if not _signal(pidfile, pid, number):
+        if not _signal(pidfile, program, pid, number):
             return 1
         _wait_for_release(lock, pid, patience)
         number = SIGKILL
     return 0
 
 
-def restart(pidfile: str) -> int:
-    """Send the daemon SIGHUP. The exit status: 0, also if none runs; 1 if it is not ours."""
+def restart(pidfile: str, program: str) -> int:
+    """Send the daemon SIGHUP. Exit status and exception are those of `stop`."""
     held = _held_lock(pidfile)
-    return 0 if held is None or _signal(pidfile, held[1], SIGHUP) else 1
+    return 0 if held is None or _signal(pidfile, program, held[1], SIGHUP) else 1
 
 
 def _held_lock(pidfile: str) -> tuple[int, int] | None:
-    """The lock file's descriptor and its owner; None if no daemon runs, or none can be found."""
-    try:
-        lock = _open_lock(pidfile)
-    except Refused as why:
-        log.plain(str(why))
-        return None
+    """The lock file's descriptor and its owner; None if no daemon runs. Raises Refused."""
+    lock = _open_lock(pidfile)
     pid = lock_holder(lock)
     return None if pid is None else (lock, pid)
 
 
-def _signal(pidfile: str, pid: int, number: int) -> bool:
+def _signal(pidfile: str, program: str, pid: int, number: int) -> bool:
     """Signal the owner of a lock, as was found just now; False, and a line, if that can't be."""
     if pid <= 0:
-        log.plain(f"couriertcpd: cannot see the process that has locked {pidfile}.lock")
+        log.plain(f"{program}: cannot see the process that has locked {pidfile}.lock")
         return False
     try:
         os.kill(pid, number)
@@ -228,12 +228,12 @@ def leave_terminal() -> None:
     os.close(terminal)
 
 
-def to_null() -> None:
-    """Descriptors 0, 1 and 2 read nothing and write nowhere."""
+def to_null(descriptors: tuple[int, ...] = (0, 1, 2)) -> None:
+    """These descriptors read nothing and write nowhere."""
     null = os.open("/dev/null", os.O_RDWR)
-    for descriptor in (0, 1, 2):
+    for descriptor in descriptors:
         os.dup2(null, descriptor)
-    if null > 2:
+    if null not in descriptors:
         os.close(null)
 
 
@@ -249,11 +249,16 @@ def park(descriptor: int) -> int:
 
 def change_group(name: str) -> None:
     """Become the group of this name or, all digits, number, and no other. Raises Refused."""
+    gid = group_id(name)
+    _set_groups(gid, [gid])
+
+
+def group_id(name: str) -> int:
+    """Raises Refused if there is no such group; a number is taken as it is."""
     try:
-        gid = int(name) if _is_number(name) else grp.getgrnam(name).gr_gid
+        return int(name) if _is_number(name) else grp.getgrnam(name).gr_gid
     except KeyError as why:
         raise Refused(f"Group not found: {name}") from why
-    _set_groups(gid, [gid])
 
 
 def change_user(name: str, *, keep_group: bool = False) -> None:
@@ -262,16 +267,10 @@ def change_user(name: str, *, keep_group: bool = False) -> None:
     A name brings its groups; with `keep_group` (after change_group) the present one stays the
     main one, as it does with a number. Raises Refused.
     """
-    if _is_number(name):
-        uid, gid = int(name), os.getgid()
-        groups = [gid]
-    else:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError as why:
-            raise Refused("getpwnam: Success") from why  # Courier's words
-        gid = os.getgid() if keep_group else entry.pw_gid
-        uid, groups = entry.pw_uid, os.getgrouplist(name, gid)
+    uid, gid = user_ids(name)
+    if keep_group:
+        gid = os.getgid()
+    groups = [gid] if _is_number(name) else os.getgrouplist(name, gid)
     _set_groups(gid, groups)
     try:
         os.setuid(uid)
@@ -279,6 +278,17 @@ def change_user(name: str, *, keep_group: bool = False) -> None:
         raise _not_permitted("setuid", why) from why
     if os.getresuid() != (uid, uid, uid):
         raise Refused(f"setuid: still have uids {os.getresuid()}")
+
+
+def user_ids(name: str) -> tuple[int, int]:
+    """uid and main gid; a number has our gid. Raises Refused if there is no such user."""
+    if _is_number(name):
+        return int(name), os.getgid()
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as why:
+        raise Refused("getpwnam: Success") from why  # Courier's words
+    return entry.pw_uid, entry.pw_gid
 
 
 def _set_groups(gid: int, groups: list[int]) -> None:

@@ -1,0 +1,1 @@
+"""makedat - databases from texts, as Courier's program of that name makes them: see main, prog."""
