@@ -4,10 +4,9 @@
     names, lines of LIST, lines of UIDL, kinds of messages
 
 What a session found out, as replies that are ready to be sent; it is written when the session is
-over, if it has changed nothing. Good as long as cur/ and the size list
-are the very ones that it was made from, to the nanosecond of their times; else, or if it is damaged
-or not there, everything is done without it, and slower. Nothing is known from here alone: it may be
-deleted at any time.
+over, if it has changed nothing. Good as long as cur/ and the size list are the very ones that it
+was made from, to the nanosecond of their times; else, or if it is damaged or not there, everything
+is done without it, and slower. Nothing is known from here alone: it may be deleted at any time.
 
 A file system's clock may stand still for some milliseconds, so a directory that was changed just
 before the index is made might be changed once more without a sign. Then no index is made.

@@ -23,6 +23,7 @@ from courierpop3d.journal import Journal, shown
 
 CHUNK = 262144  # octets read at a time
 LONGEST_NAME = 255
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 STALE_TRIES = 4  # NFS: a file that was replaced just now is found at another try (F-FILE-12)
 OLD = 48 * 3600  # seconds after which a file in tmp is not going to be delivered any more
 
@@ -167,15 +168,24 @@ def _rename(path: bytes, target: bytes) -> None:
         raise FileExistsError(EEXIST, os.strerror(EEXIST))
 
 
-def open_regular(path: bytes) -> int:
-    """A descriptor for reading the file at `path`. Raises OSError."""
-    for attempt in range(1, STALE_TRIES + 1):
+def open_scanned(path: bytes) -> int:
+    """A descriptor for reading a file that scan() has found to be a regular one. Raises OSError.
+
+    What took its place since can't be opened so, or has nothing to read: to ask once more costs a
+    large mailbox's first login a tenth of its time.
+    """
+    for _ in range(STALE_TRIES - 1):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            break
+            return os.open(path, READING)
         except OSError as why:
-            if why.errno != ESTALE or attempt == STALE_TRIES:
+            if why.errno != ESTALE:
                 raise
+    return os.open(path, READING)
+
+
+def open_regular(path: bytes) -> int:
+    """A descriptor for reading the file at `path`, whatever there may be. Raises OSError."""
+    descriptor = open_scanned(path)
     if not S_ISREG(os.fstat(descriptor).st_mode):
         close(descriptor)
         raise OSError(EINVAL, "Not a regular file")

@@ -14,8 +14,8 @@ from itertools import chain
 from courierpop3d import maildir
 from courierpop3d.journal import Journal, shown
 from courierpop3d.maildir import CHUNK, Stamp, base, close, open_regular, stamp_of
-from courierpop3d.measure import has_unicode_headers
-from courierpop3d.message import PLAIN, UNICODE, Message, Messages
+from courierpop3d.measure import kind_of
+from courierpop3d.message import Message, Messages
 from courierpop3d.quota import Quota
 
 LARGEST_AHEAD = 65536  # octets of a message that is read before it is asked for
@@ -24,16 +24,6 @@ LOOKS = 5  # at the directory, to remove what somebody keeps renaming
 
 class Damaged(Exception):
     """A message can't be read to its end, and its beginning may have been sent."""
-
-
-class Stored:
-    """The octets of a file, and what tells the file from another one or from what it may become."""
-
-    __slots__ = ("octets", "stamp")
-
-    def __init__(self, octets: bytes, stamp: Stamp):
-        self.octets = octets
-        self.stamp = stamp
 
 
 class Maildrop:
@@ -57,8 +47,8 @@ class Maildrop:
             self._journal.warn(f"cannot open message file {_path(message)}: {why.strerror}")
             raise
 
-    def read_ahead(self, message: Message) -> Stored | None:
-        """A message as it is now, if it isn't large; None whatever fails."""
+    def read_ahead(self, message: Message) -> tuple[bytes, Stamp] | None:
+        """The octets of a message as it is now, if it isn't large; None whatever fails."""
         try:
             descriptor = open_regular(message.path)
         except OSError:
@@ -66,7 +56,7 @@ class Maildrop:
         try:
             octets = os.read(descriptor, LARGEST_AHEAD)
             stamp = stamp_of(os.fstat(descriptor))
-            return Stored(octets, stamp) if len(octets) == stamp[1] else None
+            return (octets, stamp) if len(octets) == stamp[1] else None
         except OSError:
             return None
         finally:
@@ -83,7 +73,7 @@ class Maildrop:
         """PLAIN or UNICODE, from the headers. Raises OSError."""
         descriptor = self._open(message)
         try:
-            return UNICODE if has_unicode_headers(descriptor) else PLAIN
+            return kind_of(descriptor)
         finally:
             close(descriptor)
 

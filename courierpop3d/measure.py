@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from errno import ESTALE
 
 from courierpop3d.headers import eight_bit_headers
-from courierpop3d.maildir import chunks, close, open_regular
+from courierpop3d.maildir import base, chunks, close, open_scanned
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN
 from pop3proto.replies import Measure, with_crlf
 
@@ -26,19 +25,10 @@ MOST = 65536  # octets that most messages don't have
 DIGITS = 18  # of a size in a name
 FAILED = 2**64 - 1  # in place of a size
 
-# What scan() has found is a regular file. What took its place since can't be opened so, or read.
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-
 
 def measure(name: bytes) -> tuple[int, int]:
     """Size of a message, and PLAIN, UNICODE or UNKNOWN. Raises OSError."""
-    path = b"cur/" + name
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except OSError as why:
-        if why.errno != ESTALE:
-            raise
-        descriptor = open_regular(path)
+    descriptor = open_scanned(b"cur/" + name)
     try:
         return _measure(descriptor)
     finally:
@@ -59,11 +49,11 @@ def _measure(descriptor: int) -> tuple[int, int]:
     return octets.total, PLAIN if ascii_only else _look_into_headers(descriptor)
 
 
-def has_unicode_headers(descriptor: int) -> bool:
-    """Whether the open message is a Unicode message. Raises OSError."""
+def kind_of(descriptor: int) -> int:
+    """PLAIN or UNICODE, of an open message. Raises OSError."""
     if all(map(bytes.isascii, chunks(descriptor))):
-        return False
-    return _look_into_headers(descriptor) == UNICODE
+        return PLAIN
+    return _look_into_headers(descriptor)
 
 
 def _look_into_headers(descriptor: int) -> int:
@@ -95,7 +85,7 @@ def sizes_in(names: list[bytes]) -> array[int]:
 
 
 def size_in(name: bytes) -> int:
-    front = name.partition(b":")[0]
+    front = base(name)
     stored, sent = _number(front, b",S="), _number(front, b",W=")
     return sent if stored <= sent <= 2 * stored else 0
 

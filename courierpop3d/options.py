@@ -18,7 +18,7 @@ def is_on(name: str, env: dict[str, str]) -> bool:
     for option in env.get("OPTIONS", "").split(","):
         key, _, value = option.partition("=")
         if key == name:
-            return not value or value[0] in "tTyY" or atol(os.fsencode(value)) != 0
+            return not value or value[0] in "tTyY" or is_nonzero(value)
     return False
 
 
@@ -28,8 +28,13 @@ def is_damaged(env: dict[str, str]) -> bool:
 
 
 def is_encrypted(env: dict[str, str]) -> bool:
-    return atol(os.fsencode(env.get("POP3_TLS", ""))) != 0
+    return is_nonzero(env.get("POP3_TLS", ""))
 
 
 def has_said_utf8(env: dict[str, str]) -> bool:
-    return atol(os.fsencode(env.get("UTF8", "1"))) != 0
+    return is_nonzero(env.get("UTF8", "1"))
+
+
+def is_nonzero(text: str) -> bool:
+    """Whether C takes the text for a number that is not 0."""
+    return atol(os.fsencode(text)) != 0

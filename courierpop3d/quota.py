@@ -36,6 +36,7 @@ from courierpop3d.aside import Aside
 from courierpop3d.atol import DIGITS, atol
 from courierpop3d.journal import Journal, shown
 from courierpop3d.maildir import base, close
+from courierpop3d.options import is_nonzero
 
 FILE = b"/maildirsize"
 LONG = 5120  # octets at which a file is made anew
@@ -89,9 +90,9 @@ class Mailbox:
     def __init__(self, settings: Settings):
         self._root = find_root()
         self._open_flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK
-        if not is_set("MAILDIR_SKIP_SYMLINK_CHECKS", settings):
+        if not is_nonzero(settings.text("MAILDIR_SKIP_SYMLINK_CHECKS")):
             self._open_flags |= os.O_NOFOLLOW
-        self._trash_counts = is_set("MAILDIR_TRASHQUOTA", settings)
+        self._trash_counts = is_nonzero(settings.text("MAILDIR_TRASHQUOTA"))
 
     def octets_of(self, name: bytes) -> int:
         """What a message in the session's cur/ counts."""
@@ -285,8 +286,3 @@ def find_root() -> bytes:
             return root if os.path.lexists(root + FILE) else b""
         root += b"/.."
     return b""
-
-
-def is_set(name: str, settings: Settings) -> bool:
-    """Whether a setting is what Courier takes for one: a number, and not 0."""
-    return atol(os.fsencode(settings.text(name))) != 0

@@ -195,11 +195,12 @@ class Transaction:
         message = self.messages[position - 1]
         if not self._utf8 and message.unicode != PLAIN:
             return
-        stored = self._maildrop.read_ahead(message)
-        if stored:
+        found = self._maildrop.read_ahead(message)
+        if found:
+            octets, stamp = found
             status = ok(b"%d octets follow." % message.size)
-            reply = b"".join((status, *stuff((stored.octets,)), END))
-            self._ready = ReadyReply(position, stored.stamp, reply, len(stored.octets))
+            reply = b"".join((status, *stuff((octets,)), END))
+            self._ready = ReadyReply(position, stamp, reply, len(octets))
 
     def _answer_top(self, command: Command) -> Reply:
         words = command.words

@@ -212,20 +212,24 @@ def save(messages: Messages, listed: SizeList) -> Stamp:
     with Aside(new_path()) as aside:
         aside.write(b"/%d %d %d\n" % (VERSION, listed.next_number, listed.validity))
         for rows in messages.batches():
-            aside.write(b"".join(_lines(messages, rows.start, rows.stop)))
+            aside.write(b"".join(_lines(messages, rows)))
         return stamp_of(aside.replace(FILE))
 
 
-def _lines(messages: Messages, start: int, end: int) -> list[bytes]:
-    names = [name.replace(b"\n", b"\0") for name in messages.names[start:end]]
-    ids = messages.numbers[start:end], messages.validities[start:end]
-    kinds = [_ENDS[kind] for kind in messages.unicode[start:end]]
-    columns = zip(names, messages.sizes[start:end], *ids, kinds, strict=True)
-    lines = [b"%s %d %d:%d%s\n" % line for line in columns]
-    for row, uidl in messages.given.items():
-        if start <= row < end:
-            end_of_id = b":0:?" if messages.unicode[row] == UNKNOWN else kinds[row - start] + b":="
-            front = lines[row - start].rpartition(b" ")[0]
-            numbers = b"%d:%d" % (messages.numbers[row], messages.validities[row])
-            lines[row - start] = b"%s %s%s%s\n" % (front, numbers, end_of_id, uidl)
-    return lines
+def _lines(messages: Messages, rows: range) -> list[bytes]:
+    part = slice(rows.start, rows.stop)
+    names = [name.replace(b"\n", b"\0") for name in messages.names[part]]
+    ids = messages.numbers[part], messages.validities[part]
+    if messages.given:
+        ends = [_end(messages.unicode[row], messages.given.get(row)) for row in rows]
+    else:
+        ends = [_ENDS[kind] for kind in messages.unicode[part]]
+    columns = zip(names, messages.sizes[part], *ids, ends, strict=True)
+    return [b"%s %d %d:%d%s\n" % line for line in columns]
+
+
+def _end(kind: int, given: bytes | None) -> bytes:
+    """What stands behind N:V."""
+    if not given:
+        return _ENDS[kind]
+    return b":0:?" + given if kind == UNKNOWN else _ENDS[kind] + b":=" + given

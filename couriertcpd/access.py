@@ -29,6 +29,7 @@ from stat import S_ISREG
 
 from courierchain import log, textsource
 from courierchain.refusal import Refused
+from courierchain.textsource import UNITS
 from couriertcpd.listen import MAPPED, address_bytes
 from couriertcpd.options import Options, leading_number
 
@@ -36,7 +37,6 @@ from couriertcpd.options import Options, leading_number
 GDBM = {(0x13579ACD + kind).to_bytes(4, order) for kind in range(5) for order in ("little", "big")}
 EVERYBODY = b"*"
 LOWER_HEX = b"0123456789abcdef"
-UNITS = {32: 8, 128: 16}  # bits of what Courier's keys consist of, by those of an address
 
 Variables = dict[str, str]
 Span = tuple[int, int, int]  # bits of an address, the first and the last one
@@ -130,9 +130,7 @@ def spell(size: int, bits: int, number: int) -> bytes:
     network = number >> (size - bits)
     if bits == 0 or bits % UNITS[size]:
         return b"%d/%d/%x" % (size, bits, network)
-    if size == 32:
-        return b".".join([b"%d" % (network >> low & 0xFF) for low in range(bits - 8, -1, -8)])
-    return b"".join([b":%04x" % (network >> low & 0xFFFF) for low in range(bits - 16, -1, -16)])
+    return textsource.key(size, bits, network)
 
 
 def variables(value: bytes, reply: bytes) -> Variables:

@@ -19,6 +19,8 @@ from ipaddress import (
     summarize_address_range,
 )
 
+from courierchain import textsource
+
 Network = IPv4Network | IPv6Network
 
 MAPPED_BITS = 96  # of ::ffff:192.0.2.1, before the IPv4 address
@@ -37,7 +39,7 @@ def lines(line: bytes) -> list[bytes]:
     word, *value = line.split(maxsplit=1) or [b""]
     if not line.startswith(word) or not is_network(word):
         return [line]
-    return [b"\t".join((key.encode(), *value)) for key in keys(word.decode())]
+    return [b"\t".join((key, *value)) for key in keys(word.decode())]
 
 
 def is_network(word: bytes) -> bool:
@@ -45,7 +47,7 @@ def is_network(word: bytes) -> bool:
     return bool(low and high) and set(low + high) <= ADDRESSES
 
 
-def keys(word: str) -> Iterator[str]:
+def keys(word: str) -> Iterator[bytes]:
     """The keys of `address/bits` or `address-address`. Raises ValueError."""
     low, dash, high = word.partition("-")
     networks = spanned(low, high) if dash else [ip_network(word, strict=False)]
@@ -68,10 +70,10 @@ def as_ipv4(network: Network) -> Network:
     return network
 
 
-def courier_keys(network: Network) -> Iterator[str]:
+def courier_keys(network: Network) -> Iterator[bytes]:
     """A key for each network of the next length that Courier can write."""
-    unit = 8 if network.version == 4 else 16
-    parts = max(1, -(-network.prefixlen // unit))
-    for each in network.subnets(new_prefix=parts * unit):
-        words = each.network_address.exploded.split("." if unit == 8 else ":")[:parts]
-        yield ".".join(words) if unit == 8 else "".join(f":{word}" for word in words)
+    size = network.max_prefixlen
+    unit = textsource.UNITS[size]
+    bits = max(1, -(-network.prefixlen // unit)) * unit
+    for each in network.subnets(new_prefix=bits):
+        yield textsource.key(size, bits, int(each.network_address) >> (size - bits))

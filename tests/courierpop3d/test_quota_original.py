@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courierpop3d.quota import LONG
-from tests.conftest import DEADLINE, ROOT, needs
-from tests.courierpop3d.conftest import USER, Box, Talk
+from tests.conftest import DEADLINE, needs
+from tests.courierpop3d.conftest import Box, Talk
 
 ORIGINAL = "/usr/lib/courier/courier/courierpop3d"
 
@@ -55,7 +55,7 @@ class Mailbox(Box):
         """Remove these messages with Debian's program; what it logs of it."""
         self.own()
         script = "".join(f"DELE {number}\r\n" for number in numbers) + "QUIT\r\n"
-        user = {"user": USER, "group": USER, "extra_groups": []} if ROOT else {}
+        user = Box.as_owner()
         run = subprocess.run(
             [ORIGINAL, "./Maildir"],
             input=script.encode(),
