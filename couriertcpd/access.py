@@ -30,6 +30,7 @@ from stat import S_ISREG
 from courierchain import log, textsource
 from courierchain.refusal import Refused
 from courierchain.textsource import UNITS
+from couriertcpd.arrival import Variables
 from couriertcpd.listen import MAPPED, address_bytes
 from couriertcpd.options import Options, leading_number
 
@@ -38,7 +39,6 @@ GDBM = {(0x13579ACD + kind).to_bytes(4, order) for kind in range(5) for order in
 EVERYBODY = b"*"
 LOWER_HEX = b"0123456789abcdef"
 
-Variables = dict[str, str]
 Span = tuple[int, int, int]  # bits of an address, the first and the last one
 
 

@@ -21,20 +21,20 @@ from collections.abc import Callable
 from socket import AF_UNIX, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
-from courierchain import handover, log
+from courierchain import handover, log, relay
 from courierchain.request import RECORD
-from couriertcpd.access import Variables
+from couriertcpd.arrival import Arrival, announce
+from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
 from couriertcpd.worker import (
     DONE,
     LONGEST,
     MOST_DESCRIPTORS,
+    RELAY,
     STAYS,
-    Address,
     Serve,
     UserWorker,
     Worker,
-    announce,
     send,
     signals_to_default,
     take_over,
@@ -66,18 +66,22 @@ class Children:
     serve: runs one session in the child, with the client on descriptors 0 and 1, and gives its
     exit status; its arguments are the client's address, ours, and variables for the session.
 
-    watch, unwatch: called with a worker's channel when it is to be read from, or no more.
+    watch, unwatch: called with a worker's channel when it is to be read from, with what to call
+    then, and when no more.
+
+    tls: what login programs may ask for STLS.
     """
 
     def __init__(
         self,
         serve: Serve,
         limits: Limits,
+        watch: Callable[[socket, Callable[[], None]], None],
+        unwatch: Callable[[socket], None],
         *,
         prefork: int,
         uses: int,
-        watch: Callable[[socket, Child], None],
-        unwatch: Callable[[socket], None],
+        tls: Relay | None = None,
     ):
         self._serve = serve
         self._limits = limits
@@ -85,20 +89,19 @@ class Children:
         self._uses = uses
         self._watch = watch
         self._unwatch = unwatch
+        self._tls = tls
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []  # in the order of their waiting, the longest first
 
-    def dispatch(
-        self, client: socket, remote: Address, address: bytes, variables: Variables
-    ) -> None:
+    def dispatch(self, arrival: Arrival) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
-        message = announce(remote, variables)
+        message = announce(arrival)
         child = None
         if len(message) <= LONGEST:  # else the channel would cut it; a new process has it all
-            child = self._give(b"", message, [client.fileno()])
+            child = self._give(b"", message, [arrival.client.fileno()])
         if child is None:
-            child = self._fork(b"", client, remote, variables)
-        child.address = address
+            child = self._fork(b"", arrival)
+        child.address = arrival.address
 
     def _give(self, key: bytes, message: bytes, descriptors: list[int]) -> Child | None:
         """An idle worker that has taken it; the last to come is the first to go: it is warm."""
@@ -127,7 +130,7 @@ class Children:
                 self._idle.remove(child)
                 self._hang_up(child)
 
-    def heard(self, child: Child) -> None:
+    def _heard(self, child: Child) -> None:
         """A worker's channel is readable: it is done, it delivers a session, or it has ended."""
         assert child.channel
         try:
@@ -187,16 +190,10 @@ class Children:
             child.channel.close()
             child.channel = None
 
-    def _fork(
-        self,
-        key: bytes,
-        client: socket | None = None,
-        remote: Address = ("", 0),
-        variables: Variables | None = None,
-    ) -> Child:
-        """A new process, that begins with `client` if there is one."""
+    def _fork(self, key: bytes, arrival: Arrival | None = None) -> Child:
+        """A new process, that begins with `arrival` if there is one."""
         ours = theirs = None
-        if client is None or self._uses > 1:
+        if arrival is None or self._uses > 1:
             ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         try:
             pid = os.fork()
@@ -206,32 +203,31 @@ class Children:
                     end.close()
             raise
         if pid == 0:
-            self._in_child(key, client, remote, variables or {}, theirs)
+            self._in_child(key, arrival, theirs)
         child = Child(pid, ours, key)
         self._children[pid] = child
         if ours and theirs:
             theirs.close()
             ours.setblocking(False)
-            self._watch(ours, child)
+            self._watch(ours, lambda: self._heard(child))
         return child
 
-    def _in_child(
-        self,
-        key: bytes,
-        client: socket | None,
-        remote: Address,
-        variables: Variables,
-        channel: socket | None,
-    ) -> None:
+    def _in_child(self, key: bytes, arrival: Arrival | None, channel: socket | None) -> None:
         status = 1
         try:
             signals_to_default()
-            ends = (remote, take_over(client), variables) if client else None
+            tls = self._tls.channel if self._tls and not key else None
+            ends = None
+            if arrival:
+                take_over(arrival.client.detach())
+                ends = (arrival.remote, arrival.local, arrival.variables)
             if channel:
                 kind = UserWorker if key else Worker
-                status = kind(channel, self._serve, self._uses).work(ends)
+                status = kind(channel, self._serve, self._uses, tls).work(ends)
             elif ends:
-                os.closerange(RECORD, handover.HIGHEST)
+                relay.lend(tls, RELAY, for_one_program=True)
+                os.closerange(RECORD, RELAY)
+                os.closerange(RELAY + bool(tls), handover.HIGHEST)
                 status = self._serve(*ends)
         finally:
             os._exit(status)

@@ -31,7 +31,7 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
             raise Missing(f"{word}: {reason(word)} (looked in {places(word, env)})")
         expected = path is not None and hands_over(path)
         try:
-            if path:
+            if path and not is_relay(path):
                 handover.preload(path)
         except ImportError as why:
             raise Missing(f"{word}: cannot be loaded: {why}") from why
@@ -41,6 +41,11 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
 def is_login(path: str) -> bool:
     """Whether the program is our courierpop3login, which begins with nobody logged in."""
     return (programs.entry_of(path) or "").startswith("courierpop3login.")
+
+
+def is_relay(path: str) -> bool:
+    """Whether the program is our couriertls. It is never loaded: `ssl` is too much for a fork."""
+    return (programs.entry_of(path) or "").startswith("couriertls.")
 
 
 def hands_over(path: str) -> bool:

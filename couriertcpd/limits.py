@@ -72,6 +72,10 @@ class Limits:
         self._said: dict[str, float] = {}  # when WARN and ALERT came last
 
     @property
+    def places(self) -> int:
+        return self._maxprocs
+
+    @property
     def full(self) -> bool:
         """Whether nobody can be admitted."""
         return self._total >= self._maxprocs

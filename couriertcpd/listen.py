@@ -44,11 +44,12 @@ def _endpoint(element: str, default_address: str) -> Endpoint:
     address, dot, port = element.rpartition(".")
     if not dot or address == EVERY_ADDRESS:
         address = default_address
-    number = _port(port)
-    return Endpoint(address if address == EVERY_ADDRESS else _address(address), number)
+    number = port_number(port)
+    return Endpoint(address if address == EVERY_ADDRESS else inet_address(address), number)
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """Of a TCP service, by its name or number. Raises Refused."""
     try:
         return socket.getservbyname(text, "tcp")
     except (OSError, ValueError):  # ValueError: not a text that could be a name
@@ -58,8 +59,8 @@ def _port(text: str) -> int:
     return number
 
 
-def _address(text: str) -> str:
-    """The usual form of an address."""
+def inet_address(text: str) -> str:
+    """The usual form of an address. Raises Refused."""
     try:
         if text and set(text) <= set("0123456789."):  # inet_aton would take 0x7f.1 and "1 x"
             return socket.inet_ntoa(socket.inet_aton(text))

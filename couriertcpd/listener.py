@@ -13,15 +13,18 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from functools import partial
 from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 from time import monotonic
 
 from courierchain import log
-from couriertcpd.access import Access, Denied, Variables
-from couriertcpd.children import Child, Children
+from couriertcpd.access import Access, Denied
+from couriertcpd.arrival import Arrival
+from couriertcpd.children import Children
+from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
-from couriertcpd.listen import address_bytes, peer_name
-from couriertcpd.worker import Address, Serve
+from couriertcpd.proxies import Proxies
+from couriertcpd.worker import Serve
 
 PAUSE = 0.2  # seconds without accepting after the system had nothing left
 BATCH = 8  # clients accepted in a row
@@ -34,54 +37,54 @@ class Listener:
     def __init__(
         self,
         sockets: list[socket],
+        proxies: Proxies,
         access: Access,
         limits: Limits,
+        tls: Relay | None,
         serve: Serve,
         *,
         prefork: int,
         uses: int,
     ):
         self._sockets = sockets
+        self._proxies = proxies
         self._access = access
         self._limits = limits
+        self._tls = tls
         self._epoll = select.epoll()
-        self._channels: dict[int, Child] = {}
+        self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
         self._accepting = False
         self._resume = 0.0  # when clients are accepted again
         self._refill = 0.0  # when workers are forked again
         self._complained: dict[str, float] = {}
-        self._children = Children(
-            serve, limits, prefork=prefork, uses=uses, watch=self._watch, unwatch=self._unwatch
-        )
+        watching = (self._watch, self._unwatch)
+        self._children = Children(serve, limits, *watching, prefork=prefork, uses=uses, tls=tls)
+        proxies.serve(*watching, self._introduce)
+        if tls:
+            tls.serve(*watching, self._dispatch, self._release)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
-        wakeup = self._catch_signals()
-        listening = {sock.fileno(): sock for sock in self._sockets}
+        self._catch_signals()
         while True:
             self._replenish()
             self._accept_or_not()
             for descriptor, _ in self._epoll.poll(self._patience()):
-                if descriptor in listening:
-                    self._accept(listening[descriptor])
-                elif descriptor in self._channels:
-                    self._children.heard(self._channels[descriptor])
-                elif descriptor == wakeup:
-                    os.read(wakeup, 512)
+                if callback := self._callbacks.get(descriptor):
+                    callback()
             while self._signals:
                 if self._HANDLERS[self._signals.pop(0)](self):
                     return 0
 
-    def _catch_signals(self) -> int:
-        """The descriptor that becomes readable when a signal has come."""
+    def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in self._HANDLERS:
             signal.signal(number, lambda caught, _: self._signals.append(caught))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+        self._callbacks[reader] = partial(os.read, reader, 512)
         self._epoll.register(reader, select.EPOLLIN)
-        return reader
 
     def handle_sigchld(self) -> bool:
         self._children.reap()
@@ -106,49 +109,67 @@ class Listener:
     def _accept(self, listening: socket) -> None:
         """Accept who is waiting, then find a process for each: between two forks the less happens
         the better, because each leaves the parent to copy every page that it writes to."""
-        admitted: list[tuple[socket, Address, bytes, Variables]] = []
+        admitted: list[Arrival] = []
         for _ in range(BATCH):
-            if self._limits.full:
+            if self._is_full():
                 break
             try:
-                client, sockaddr = listening.accept()
+                arrival = Arrival(*listening.accept())
             except OSError as why:
                 if why.errno not in PASSING:
                     self._shortage("accept", why)
                 break
-            address = address_bytes(sockaddr)
-            variables = self._admit(client, address)
-            if variables is None:
-                client.close()
-            else:
-                remote = (peer_name(sockaddr), sockaddr[1])
-                admitted.append((client, remote, address, variables))
-            for line in self._limits.notices():
-                log.plain(line)
-        for client, remote, address, variables in admitted:
-            self._dispatch(client, remote, address, variables)
+            if not self._proxies.take(arrival) and self._admit(arrival):
+                admitted.append(arrival)
+        for arrival in admitted:
+            self._encrypt(arrival)
 
-    def _admit(self, client: socket, address: bytes) -> Variables | None:
-        """What the access file has for the session; None if there is to be no session."""
+    def _introduce(self, arrival: Arrival) -> None:
+        """A proxy has said whose connection it is."""
+        if self._admit(arrival):
+            self._encrypt(arrival)
+
+    def _admit(self, arrival: Arrival) -> bool:
+        """Whether there is to be a session; it is told what the access file has for it."""
         try:
-            variables = self._access.admit(address, client)
+            arrival.variables.update(self._access.admit(arrival.address, arrival.client))
+            maxperip = self._access.maxperip(arrival.variables)
+            admitted = self._limits.admit(arrival.address, maxperip) is None
         except Denied as why:
-            reply(client, why.reply)
-            return None
-        refused = self._limits.admit(address, self._access.maxperip(variables))
-        return variables if refused is None else None
+            reply(arrival.client, why.reply)
+            admitted = False
+        if not admitted:
+            arrival.client.close()
+        for line in self._limits.notices():
+            log.plain(line)
+        return admitted
 
-    def _dispatch(
-        self, client: socket, remote: Address, address: bytes, variables: Variables
-    ) -> None:
+    def _encrypt(self, arrival: Arrival) -> None:
+        if not (self._tls and self._tls.every):
+            self._dispatch(arrival)
+            return
         try:
-            self._children.dispatch(client, remote, address, variables)
+            self._tls.take(arrival)
         except OSError as why:
-            self._limits.release(address)
+            arrival.client.close()
+            self._release(arrival)
+            self._complain("couriertls", why)
+
+    def _dispatch(self, arrival: Arrival) -> None:
+        try:
+            self._children.dispatch(arrival)
+        except OSError as why:
+            self._release(arrival)
             self._shortage("fork", why)
-        client.close()
+        arrival.client.close()
+
+    def _release(self, arrival: Arrival) -> None:
+        self._limits.release(arrival.address)
 
     def _replenish(self) -> None:
+        self._proxies.expire()
+        if self._tls:
+            self._tls.keep_alive()
         if monotonic() < self._refill:
             return
         try:
@@ -167,26 +188,32 @@ class Listener:
             self._complained[what] = now
             log.err(f"{what}: {why.strerror}")
 
+    def _is_full(self) -> bool:
+        # Who waits for a proxy's header has no place yet: there are as many of these at the most.
+        return self._limits.full or self._proxies.waiting >= self._limits.places
+
     def _accept_or_not(self) -> None:
-        accepting = not self._limits.full and monotonic() >= self._resume
+        accepting = not self._is_full() and monotonic() >= self._resume
         if accepting != self._accepting:
             for sock in self._sockets:
                 if accepting:
-                    self._epoll.register(sock, select.EPOLLIN)
+                    self._watch(sock, partial(self._accept, sock))
                 else:
-                    self._epoll.unregister(sock)
+                    self._unwatch(sock)
             self._accepting = accepting
 
     def _patience(self) -> float:
         return PAUSE if monotonic() < max(self._resume, self._refill) else TICK
 
-    def _watch(self, channel: socket, child: Child) -> None:
-        self._channels[channel.fileno()] = child
-        self._epoll.register(channel, select.EPOLLIN)
+    def _watch(
+        self, sock: socket, callback: Callable[[], None], events: int = select.EPOLLIN
+    ) -> None:
+        self._callbacks[sock.fileno()] = callback
+        self._epoll.register(sock, events)
 
-    def _unwatch(self, channel: socket) -> None:
-        del self._channels[channel.fileno()]
-        self._epoll.unregister(channel)
+    def _unwatch(self, sock: socket) -> None:
+        del self._callbacks[sock.fileno()]
+        self._epoll.unregister(sock)
 
 
 def reply(client: socket, text: bytes) -> None:

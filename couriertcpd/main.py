@@ -5,7 +5,8 @@
 
 PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
 PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
-OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`
+OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`;
+            -haproxy in `proxies`
 
 Programs of ours among PROGRAM and its arguments are loaded once, now, and called in the forked
 child; all others, and with -coldexec those too, are executed (see courierchain.handover).
@@ -24,8 +25,10 @@ from courierchain import daemon, handover, log, programs
 from courierchain.refusal import Refused
 from courierchain.request import RECORD
 from couriertcpd import stderr
-from couriertcpd.access import Access, Variables
+from couriertcpd.access import Access
+from couriertcpd.arrival import Address, Variables
 from couriertcpd.connection import variables
+from couriertcpd.encryption import Relay, of_every_connection, on_demand
 from couriertcpd.installation import (
     Missing,
     closed_to_users,
@@ -37,10 +40,12 @@ from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets
 from couriertcpd.listener import Listener
 from couriertcpd.options import Options, parse
+from couriertcpd.proxies import Proxies
 from couriertcpd.rehearsal import rehearse
-from couriertcpd.worker import Address, Serve
+from couriertcpd.worker import Serve
 
 NAME = "couriertcpd"
+LEARNED = ("TLS_SUBJECT_", "TLS_CONNECTED_PROTOCOL")  # from a client's certificate, or from nobody
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -69,8 +74,10 @@ def signal_daemon(options: Options) -> int:
 
 def listen(options: Options, env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
+    proxies = Proxies(options.haproxy, options.haproxyfrom)
     access = Access(options, env)
-    chain = load_chain(options.program, env)
+    tls, program = encryption(options, env)
+    chain = load_chain(program, env)
     provide_for_closed_directories(options)
     if not options.coldexec and is_login(chain[0]):
         rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
@@ -80,15 +87,13 @@ def listen(options: Options, env: dict[str, str]) -> int:
     sockets = open_sockets(endpoints(options.portlist, options.address))
     if running:
         running.ready()
-    if options.group is not None:
-        daemon.change_group(options.group)
-    if options.user is not None:
-        daemon.change_user(options.user, keep_group=options.group is not None)
-    if running:
-        daemon.to_null()
-    stderr.redirect(options, env)
-    if not running:
-        daemon.leave_terminal()
+    if tls:  # before privileges go: perhaps only root can read the keys
+        settle(options, env, daemonized=running is not None)
+        start(tls)
+        drop_privileges(options)
+    else:
+        drop_privileges(options)
+        settle(options, env, daemonized=running is not None)
     signal(SIGPIPE, SIG_IGN)
     limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
     serve = session(chain, env, options.nodnslookup, options.stderr == "socket")
@@ -96,8 +101,51 @@ def listen(options: Options, env: dict[str, str]) -> int:
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
     return Listener(
-        sockets, access, limits, serve, prefork=options.prefork, uses=options.uses
+        *(sockets, proxies, access, limits, tls, serve),
+        prefork=options.prefork,
+        uses=options.uses,
     ).run()
+
+
+def encryption(options: Options, env: dict[str, str]) -> tuple[Relay | None, list[str]]:
+    """The TLS relay that there is to be, and the program behind it. Raises Refused. Where TLS is
+    only on offer, sessions go on without it."""
+    if options.coldexec:
+        return None, options.program
+    tls, program = of_every_connection(options.program, env)
+    if tls:
+        tls.check()
+    elif offered := on_demand(env):
+        try:
+            offered.check()
+            tls = offered
+        except Refused as why:
+            log.err(f"{why}: STLS is not offered")
+            env["POP3_STARTTLS"] = "NO"
+    return tls, program
+
+
+def start(tls: Relay) -> None:
+    try:
+        tls.start()
+    except OSError as why:
+        raise Refused(f"the TLS relay cannot be started: {why.strerror}") from why
+
+
+def drop_privileges(options: Options) -> None:
+    if options.group is not None:
+        daemon.change_group(options.group)
+    if options.user is not None:
+        daemon.change_user(options.user, keep_group=options.group is not None)
+
+
+def settle(options: Options, env: dict[str, str], *, daemonized: bool) -> None:
+    """Have no terminal, and the log on descriptor 2."""
+    if daemonized:
+        daemon.to_null()
+    stderr.redirect(options, env)
+    if not daemonized:
+        daemon.leave_terminal()
 
 
 def session(
@@ -122,7 +170,8 @@ def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:
     """What every session starts from. The directory of our programs comes first in PATH, so that
     a foreign stage finds them by their names too."""
     path = env.get("PATH") or programs.STANDARD_PATH
-    env = {**env, "PATH": f"{programs.directory}:{path}"}
+    env = {name: value for name, value in env.items() if not name.startswith(LEARNED)}
+    env["PATH"] = f"{programs.directory}:{path}"
     if options.coldexec:
         env["COURIER_COLDEXEC"] = "1"
     return env

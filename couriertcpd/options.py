@@ -69,8 +69,9 @@ TABLE = (
     Option("proxy", IGNORED, None, "there is no SOCKS"),
     Option("allow", LATER, None, "DNS allow list"),
     Option("block", LATER, None, "DNS block list"),
-    Option("haproxy", LATER, None, "PROXY header"),
+    Option("haproxy", TEXT, None, "connections begin with a PROXY header; see proxies.py"),
     # Ours
+    Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
     Option("uses", COUNT, 1, "clients that one process serves, one after another"),
     Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
@@ -112,6 +113,8 @@ class Options:
     accesslocal: bool
     denymsg: str | None
     drop: str | None  # never empty
+    haproxy: str | None
+    haproxyfrom: str | None
     prefork: int
     uses: int
     coldexec: bool

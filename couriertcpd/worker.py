@@ -30,25 +30,21 @@ from _signal import (
 )
 from collections.abc import Callable
 from socket import (
-    AF_INET6,
     MSG_NOSIGNAL,
-    SO_KEEPALIVE,
-    SOCK_STREAM,
-    SOL_SOCKET,
     recv_fds,
     send_fds,
     socket,
 )
 
-from courierchain import authmodule, handover
+from courierchain import authmodule, handover, relay
 from courierchain.account import Account
 from courierchain.request import RECORD
 from couriertcpd import parcel
-from couriertcpd.access import Variables
-from couriertcpd.listen import peer_name
+from couriertcpd.arrival import Address, Variables, announced
 
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
 LOG = RECORD + 2  # and a copy of its descriptor 2
+RELAY = RECORD + 3  # in a process that logs people in, the channel to the TLS relay
 END = RECORD + 3  # in a user's process, what closes when the session is over
 GARBAGE = 20_000  # objects more than were freed, after which cycles are looked for
 LONGEST = 4096  # octets of a message on a channel
@@ -56,20 +52,21 @@ MOST_DESCRIPTORS = 3
 DONE = b"."
 STAYS = b"&"  # before a key: the sender is not free yet
 
-Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
-Ends = tuple[Address, Address, Variables]  # the client's, ours, and what the access file has
+Ends = tuple[Address, Address, Variables]  # the client's, ours, and variables for the session
 Serve = Callable[[Address, Address, Variables], int]
 
 
 class Worker:
     __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask", "_uid", "_delivered")
 
-    def __init__(self, channel: socket, serve: Serve, uses: int):
+    def __init__(self, channel: socket, serve: Serve, uses: int, tls: socket | None = None):
         os.dup2(channel.detach(), CHANNEL, inheritable=False)
         os.dup2(2, LOG, inheritable=False)
+        relay.lend(tls, RELAY, for_one_program=False)
         os.closerange(RECORD, RECORD + 1)
-        os.closerange(LOG + 1, handover.HIGHEST)
-        handover.keep(LOG)
+        kept = RELAY if tls else LOG
+        os.closerange(kept + 1, handover.HIGHEST)
+        handover.keep(kept)
         self._channel = socket(fileno=CHANNEL)
         self._serve = serve
         self._uses = uses
@@ -109,9 +106,8 @@ class Worker:
         text, descriptors, _, _ = recv_fds(self._channel, LONGEST, 1)
         if not descriptors:
             return None
-        local = take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=descriptors[0]))
-        remote, variables = announced(text)
-        return remote, local, variables
+        take_over(descriptors[0])
+        return announced(text)
 
     def _deliver(
         self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
@@ -175,7 +171,7 @@ class UserWorker(Worker):
             for descriptor in end:
                 os.dup2(descriptor, END, inheritable=False)
                 os.close(descriptor)
-            take_over(socket(AF_INET6, SOCK_STREAM, 0, fileno=client))
+            take_over(client)
             handover.run(authmodule.going_on(name, account, service), argv, env)
             os.closerange(END, END + 1)
             if not left or 0 in os.getresuid():
@@ -196,32 +192,15 @@ def enter_again() -> str:
     return directory
 
 
-def take_over(client: socket) -> Address:
-    """Put the client on descriptors 0 and 1, with nothing of its own left; our end's address."""
-    sockaddr = client.getsockname()
-    client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-    number = client.detach()
+def take_over(client: int) -> None:
+    """Put the client on descriptors 0 and 1, with nothing of its own left."""
     for descriptor in (0, 1):
-        if number == descriptor:
+        if client == descriptor:
             os.set_inheritable(descriptor, True)
         else:
-            os.dup2(number, descriptor)
-    if number > 1:
-        os.close(number)
-    return peer_name(sockaddr), sockaddr[1]
-
-
-def announce(remote: Address, variables: Variables) -> bytes:
-    """What a worker is told with a connection."""
-    texts = [f"{remote[0]} {remote[1]}", *(f"{name}={variables[name]}" for name in variables)]
-    return os.fsencode("\0".join(texts))
-
-
-def announced(message: bytes) -> tuple[Address, Variables]:
-    remote, *assignments = os.fsdecode(message).split("\0")
-    ip, _, port = remote.partition(" ")
-    pairs = (assignment.partition("=") for assignment in assignments)
-    return (ip, int(port)), {name: value for name, _, value in pairs}
+            os.dup2(client, descriptor)
+    if client > 1:
+        os.close(client)
 
 
 def send(channel: socket, message: bytes, descriptors: list[int]) -> bool:

@@ -305,10 +305,12 @@ def serve(public, environment):
         env=None,
         tcpd: str = str(BIN / "couriertcpd"),
         port: int = 0,
+        also: int | None = None,
     ) -> Server:
         port = port or free_port()
+        ports = f"{port},{also}" if also else str(port)
         log = public / f"log{len(running)}"
-        argv = [tcpd, "-address=127.0.0.1", "-nodnslookup", *options, str(port), *map(str, stages)]
+        argv = [tcpd, "-address=127.0.0.1", "-nodnslookup", *options, ports, *map(str, stages)]
         server = Server(argv, {**environment, **(env or {})}, port, log)
         running.append(server)
         return server

@@ -89,7 +89,7 @@ def test_options_of_old_command_lines_are_taken_and_ignored(word):
     assert options(word).program == ["/bin/cat"]
 
 
-@pytest.mark.parametrize("name", ["allow", "block", "haproxy"])
+@pytest.mark.parametrize("name", ["allow", "block"])
 def test_what_is_not_there_yet_is_refused_by_name(name):
     assert complaint(f"-{name}=x", *PLACE) == f"tcpd: -{name}: not supported yet"
 

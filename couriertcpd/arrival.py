@@ -1,0 +1,49 @@
+"""arrival - an accepted connection on its way to the process that serves it
+
+It may have to wait for its proxy's header (`proxies`) or its TLS handshake (`encryption`), each of
+which changes what is known of it; then a process is told of it, over a channel or by a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from socket import SO_KEEPALIVE, SOL_SOCKET, socket
+
+from couriertcpd.listen import address_bytes, peer_name
+
+Address = tuple[str, int]  # as in TCPREMOTEIP, and the port
+Variables = dict[str, str]
+
+
+class Arrival:
+    """client      what the session will have on descriptors 0 and 1
+    remote, local  the ends of the connection, as the session is told
+    address        16 bytes of the remote one, by which the limits count
+    variables      for the session alone: of its access record, its proxy, its TLS connection
+    """
+
+    __slots__ = ("client", "remote", "local", "address", "variables")
+
+    def __init__(self, client: socket, peer: tuple):
+        """`peer`: as accept() gives it. Raises OSError."""
+        here = client.getsockname()
+        client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        self.client = client
+        self.remote: Address = (peer_name(peer), peer[1])
+        self.local: Address = (peer_name(here), here[1])
+        self.address = address_bytes(peer)
+        self.variables: Variables = {}
+
+
+def announce(arrival: Arrival) -> bytes:
+    """What a worker is told with a connection."""
+    ends = [str(part) for part in (*arrival.remote, *arrival.local)]
+    assignments = [f"{name}={value}" for name, value in arrival.variables.items()]
+    return os.fsencode("\0".join(ends + assignments))
+
+
+def announced(message: bytes) -> tuple[Address, Address, Variables]:
+    remote, port, local, local_port, *assignments = os.fsdecode(message).split("\0")
+    pairs = (assignment.partition("=") for assignment in assignments)
+    variables = {name: value for name, _, value in pairs}
+    return (remote, int(port)), (local, int(local_port)), variables
