@@ -13,7 +13,8 @@ When nobody accepts, the last program becomes this one again, by AUTHUSER and AU
 logs, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
-           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, and the settings DEFDOMAIN, DOMAINSEP,
+           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` reads,
+           and the settings DEFDOMAIN, DOMAINSEP,
            POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY
 Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
            COURIER_LOGIN_USER (the userid last tried, fit for a log line)
@@ -25,11 +26,12 @@ from __future__ import annotations
 import os
 from time import monotonic, sleep, time
 
-from courierchain import handover, log, request
+from courierchain import handover, log, relay, request
 from courierchain.authmodule import TEMPORARY
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.settings import Settings
+from courierpop3login import stls
 from courierpop3login.session import GREETING, LOGIN_FAILED, Authorization
 from pop3proto import state
 from pop3proto.commands import LineReader
@@ -44,6 +46,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     env = remembering(argv, env)
     if not again:
         env["UTF8"] = "0"
+        if "TLS_CONNECTED_PROTOCOL" in env:  # a couriertls has started us, and says no more
+            env.update(POP3_TLS="1", POP3_STARTTLS="NO", POP3_TLS_REQUIRED="0")
     settings = Settings(env)
     try:
         delay = settings.seconds("POP3_FAILURE_DELAY")
@@ -64,8 +68,18 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     else:
         log.debug(f"Connection, {where}")
         warn_of_missing_module(argv)
+    first = LOGIN_FAILED if again else GREETING
     try:
-        converse(session, LOGIN_FAILED if again else GREETING, deadline)
+        converse(session, first, deadline)
+        if session.starts_tls:
+            env.update(stls.start(env, deadline - monotonic()), UTF8="0")
+            session = authorization(env, settings)
+            converse(session, b"", deadline)
+    except stls.Failed as why:
+        if why.args:
+            log.info(f"STLS failed: {why}, {where}")
+        log.debug(f"Disconnected, {where}")
+        return 1
     except (Gone, TimedOut):
         log.debug(f"Disconnected, {where}")
         return 1
@@ -77,7 +91,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
 
 
 def converse(session: Authorization, first: bytes, deadline: float) -> None:
-    """Say `first`, then obey the client until it has quit or sent a login.
+    """Say `first`, then obey the client until it has quit, sent a login, or is to speak TLS.
 
     Raises Gone, and TimedOut at the deadline (on the monotonic clock).
     """
@@ -85,7 +99,7 @@ def converse(session: Authorization, first: bytes, deadline: float) -> None:
     try:
         reader = LineReader()
         client.send(first)
-        while not (session.quit or session.user):
+        while not session.is_over:
             for line in reader.feed(client.receive_line(deadline - monotonic())):
                 client.send(session.obey(line))
         if session.quit:
@@ -96,6 +110,7 @@ def converse(session: Authorization, first: bytes, deadline: float) -> None:
 
 def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int:
     """Become the first module, with the login on descriptor 3."""
+    relay.give_back()
     env["UTF8"] = str(int(session.utf8))
     env["COURIER_LOGIN_USER"] = log.safe(session.user)
     try:
@@ -111,10 +126,12 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
 
 
 def authorization(env: dict[str, str], settings: Settings) -> Authorization:
+    encrypted = number(env, "POP3_TLS") != 0
     service = env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3"
     return Authorization(
         service=os.fsencode(service),
-        tls_required=number(env, "POP3_TLS_REQUIRED") != 0 and number(env, "POP3_TLS") == 0,
+        tls_required=number(env, "POP3_TLS_REQUIRED") != 0 and not encrypted,
+        stls=not encrypted and stls.is_usable(env),
         defdomain=os.fsencode(settings.text("DEFDOMAIN")),
         domainsep=os.fsencode(settings.text("DOMAINSEP")),
         utf8=env["UTF8"] == "1",

@@ -23,13 +23,24 @@ class Authorization:
     request   the record for the modules, by PASS; or None for a login that can't be anybody's,
               because it has control bytes in it (chain-protocol.md 12.2): `user` is set in both
 
+    starts_tls  by STLS: the session is over with its reply, and another one begins inside TLS
+
     tls_required: passwords are refused, and USER isn't announced, before TLS.
+    stls: STLS is announced and taken.
     defdomain, domainsep: see `with_domain`.
     """
 
     __slots__ = (
-        *("quit", "user", "request", "utf8"),
-        *("_service", "_named", "_tls_required", "_defdomain", "_domainsep", "_capabilities"),
+        *("quit", "starts_tls", "user", "request", "utf8"),
+        *(
+            "_service",
+            "_named",
+            "_tls_required",
+            "_stls",
+            "_defdomain",
+            "_domainsep",
+            "_capabilities",
+        ),
     )
 
     def __init__(
@@ -37,21 +48,28 @@ class Authorization:
         *,
         service: bytes = b"pop3",
         tls_required: bool = False,
+        stls: bool = False,
         defdomain: bytes = b"",
         domainsep: bytes = b"",
         utf8: bool = False,
         capabilities: tuple[bytes, ...] = state.CAPABILITIES,
     ):
         self.quit = False
+        self.starts_tls = False
         self.user = b""
         self.request: bytes | None = None
         self.utf8 = utf8
         self._service = service
         self._named = b""
         self._tls_required = tls_required
+        self._stls = stls
         self._defdomain = defdomain
         self._domainsep = domainsep
         self._capabilities = capabilities
+
+    @property
+    def is_over(self) -> bool:
+        return self.quit or self.starts_tls or self.user != b""
 
     def obey(self, line: bytes | None) -> bytes:
         """The reply to one line; empty for a PASS that the stages behind will answer."""
@@ -84,11 +102,17 @@ class Authorization:
 
     def _answer_capa(self, command: Command) -> bytes:
         refused = b"USER" if self._tls_required else None  # 2449-04
-        tags = (tag for tag in self._capabilities if tag != refused)
+        tags = [b"STLS"] if self._stls else []
+        tags += (tag for tag in self._capabilities if tag != refused)
         return listing(ok(b"Here's what I can do:"), tags)
 
     def _answer_stls(self, command: Command) -> bytes:
-        return err(b"TLS support not available.")
+        if not self._stls:
+            return err(b"TLS support not available.")
+        if command.argument:
+            return INVALID
+        self.starts_tls = True
+        return ok(b"Begin SSL/TLS negotiation now.")
 
     def _answer_utf8(self, command: Command) -> bytes:
         self.utf8 = True

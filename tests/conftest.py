@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -217,11 +218,20 @@ def has_client(pid: int) -> bool:
 
 
 class Client:
-    """A POP3 client that shows its bytes."""
+    """A POP3 client that shows its bytes; with `tls` its connection begins with a handshake."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.file = self.socket.makefile("rb")
+
+    def start_tls(self, tls: ssl.SSLContext) -> Client:
+        """STLS, and what follows it; raises ssl.SSLError or OSError if that fails."""
+        assert self.ask("STLS") == "+OK Begin SSL/TLS negotiation now."
+        self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+        self.file = self.socket.makefile("rb")
+        return self
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -258,7 +268,7 @@ class Client:
         """What comes until the server closes."""
         try:
             return self.file.read()
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             return b""
 
     def close(self) -> None:

@@ -1,0 +1,158 @@
+"""stls - TLS on a connection that has begun without it (RFC 2595 section 4)
+
+The connection goes to the TLS relay, and one end of a socketpair comes in its place on descriptors
+0 and 1. The relay is that of the listener (`courierchain.relay`); without one, the program that
+COURIERTLS names is started for this connection alone, as Courier does it (reference couriertcpd.md
+12.6), detached, as USER where we are root.
+
+What the client has sent behind STLS is still in the kernel, and the relay takes it for the begin of
+the handshake, which then fails: it is never obeyed (CVE-20, 2595-06).
+
+Reads      POP3_STARTTLS: begins with y or Y; COURIERTLS, couriertls if it isn't set; TLS_CERTFILE
+Sets       POP3_STARTTLS=NO, POP3_TLS_REQUIRED=0, POP3_TLS=1, TLS_CONNECTED_PROTOCOL (from a relay),
+           TLS_SUBJECT_... of a client certificate
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM, socketpair
+from select import POLLIN, poll
+from time import monotonic
+
+from courierchain import log, programs, relay
+
+USER = "courier"
+LARGEST = 65536  # octets of what couriertls says of a certificate
+NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.")
+
+Environment = dict[str, str]
+
+
+class Failed(Exception):
+    """There is no TLS, and the connection is of no more use. Without a text it has been logged."""
+
+
+def is_usable(env: Environment) -> bool:
+    """Whether STLS may be announced, as far as the settings go."""
+    if env.get("POP3_STARTTLS", "")[:1] not in ("y", "Y") or not env.get("TLS_CERTFILE"):
+        return False
+    return relay.channel is not None or program(env) is not None
+
+
+def program(env: Environment) -> str | None:
+    return programs.locate(env.get("COURIERTLS") or "couriertls", env)
+
+
+def start(env: Environment, limit: float) -> Environment:
+    """Have the client on descriptors 0 and 1 without the TLS that it speaks from now on; what
+    changes in the environment. Waits up to `limit` seconds. Raises Failed.
+    """
+    deadline = monotonic() + limit
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    try:
+        learned = ask(env, theirs.fileno(), deadline)
+    except OSError:  # there is no relay, or none any more
+        learned = run(env, theirs.fileno(), deadline)
+    for descriptor in (0, 1):
+        os.dup2(ours.fileno(), descriptor)
+    theirs.close()
+    ours.close()
+    return {**learned, "POP3_STARTTLS": "NO", "POP3_TLS_REQUIRED": "0", "POP3_TLS": "1"}
+
+
+def ask(env: Environment, plain: int, deadline: float) -> Environment:
+    """Let the listener's relay do it. Raises OSError if it isn't there, and Failed."""
+    if relay.channel is None:
+        raise OSError
+    ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+    relay.ask(relay.channel, b"", env, 0, plain, theirs.fileno())
+    theirs.close()
+    wait(ours.fileno(), deadline)
+    try:
+        answer = relay.answered(ours.recv(relay.LARGEST))
+    except (OSError, relay.BadMessage) as why:
+        raise Failed("the TLS relay has gone") from why
+    if not answer.connected:
+        raise Failed
+    return answer.variables
+
+
+def run(env: Environment, plain: int, deadline: float) -> Environment:
+    """Let a process of COURIERTLS do it. Raises Failed."""
+    path = program(env)
+    if path is None:
+        raise Failed("COURIERTLS: no such program")
+    status, status_end = os.pipe()
+    text, text_end = os.pipe()
+    try:
+        detach(path, env, (plain, status_end, text_end))
+    finally:
+        os.close(status_end)
+        os.close(text_end)
+    failure = read_all(status, deadline)
+    if failure:
+        raise Failed(failure.rstrip("\n"))
+    return subject(read_all(text, deadline))
+
+
+def detach(path: str, env: Environment, descriptors: tuple[int, int, int]) -> None:
+    """Start couriertls as nobody's child; nothing of it is left for the programs behind us."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        if os.fork() == 0:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, True)
+            plain, status, text = descriptors
+            options = [f"-statusfd={status}", f"-printx509={text}", f"-localfd={plain}"]
+            become_user()
+            os.execve(path, [path, *options, "-tcpd", "-server"], env)
+    except Exception as why:
+        log.err(f"{path}: {why}")
+    finally:
+        os._exit(1)
+
+
+def become_user() -> None:
+    if os.geteuid() == 0:
+        from courierchain.daemon import change_user
+
+        change_user(USER)
+
+
+def subject(text: str) -> Environment:
+    """TLS_SUBJECT_... of the first Subject in what couriertls says of a certificate."""
+    found = {}
+    _, begin, lines = text.partition("Subject:\n")
+    for line in lines.split("\n") if begin else ():
+        if not line.startswith("   "):
+            break
+        name, _, value = line.strip().partition("=")
+        if name and set(name.upper()) <= NAME:
+            found[f"TLS_SUBJECT_{name.upper()}"] = value
+    return found
+
+
+def read_all(pipe: int, deadline: float) -> str:
+    """What comes until the end; closes the pipe. Raises Failed."""
+    octets = b""
+    try:
+        while len(octets) < LARGEST:
+            wait(pipe, deadline)
+            piece = os.read(pipe, LARGEST)
+            if not piece:
+                break
+            octets += piece
+    finally:
+        os.close(pipe)
+    return os.fsdecode(octets)
+
+
+def wait(descriptor: int, deadline: float) -> None:
+    ready = poll()
+    ready.register(descriptor, POLLIN)
+    if not ready.poll(max(0, deadline - monotonic()) * 1000):
+        raise Failed("no handshake in time")
