@@ -15,7 +15,7 @@ import select
 import subprocess
 
 import processes
-from servers import Failed, Server
+from servers import Failed, Server, unverified
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NO_LIMIT = 1_000_000
@@ -26,22 +26,27 @@ class Load:
         self.popload = compiled("popload", folder)
         self.canned = compiled("canned", folder)
 
-    def command(self, server: Server, at_once: int, *options: str) -> list[str]:
+    def command(self, server: Server, at_once: int, *options: str, tls: str = "new") -> list[str]:
+        if server.pem:
+            options = ("-s", tls, *options)
         place = ["127.0.0.1", str(server.port), server.users]
         return [self.popload, "-c", str(at_once), *options, *place]
 
-    def run(self, server: Server, at_once: int, sessions: int, seconds: float) -> dict:
+    def run(self, server: Server, at_once: int, sessions: int, seconds: float, tls: str) -> dict:
         limits = ["-n", str(sessions), "-t", str(seconds)]
-        command = self.command(server, at_once, *limits)
+        command = self.command(server, at_once, *limits, tls=tls)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if not done.stdout:
             raise RuntimeError(f"popload ended with {done.returncode}")
         return json.loads(done.stdout)
 
-    def measure(self, server: Server, at_once: int, sessions: int, seconds: float) -> dict:
-        warm = self.run(server, at_once, max(20, 4 * at_once), seconds / 4)
+    def measure(
+        self, server: Server, at_once: int, sessions: int, seconds: float, tls: str = "new"
+    ) -> dict:
+        """`tls`: as popload's -s has it, for a server that is for TLS."""
+        warm = self.run(server, at_once, max(20, 4 * at_once), seconds / 4, tls)
         before = server.cpu_ms()
-        result = self.run(server, at_once, sessions or NO_LIMIT, seconds)
+        result = self.run(server, at_once, sessions or NO_LIMIT, seconds, tls)
         used = server.cpu_ms() - before
         result["cpu_ms_per_session"] = used / max(1, result["sessions"])
         result["warm_up_errors"] = warm["errors"]
@@ -67,7 +72,8 @@ class Load:
 
 def compiled(name: str, folder: str) -> str:
     program = f"{folder}/{name}"
-    subprocess.run(["cc", "-O2", "-o", program, f"{HERE}/{name}.c"], check=True)
+    libraries = ["-lssl", "-lcrypto"]
+    subprocess.run(["cc", "-O2", "-o", program, f"{HERE}/{name}.c", *libraries], check=True)
     return program
 
 
@@ -75,7 +81,10 @@ def check_mailbox(server: Server, messages: int) -> None:
     with open(server.users) as file:
         user, password = file.readline().split()
     try:
-        client = poplib.POP3("127.0.0.1", server.port, timeout=10)
+        if server.pem:
+            client = poplib.POP3_SSL("127.0.0.1", server.port, timeout=10, context=unverified())
+        else:
+            client = poplib.POP3("127.0.0.1", server.port, timeout=10)
         client.user(user)
         client.pass_(password)
         count = client.stat()[0]

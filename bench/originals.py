@@ -24,6 +24,7 @@ NEEDED = {
     "/usr/sbin/makeuserdb": "courier-authlib-userdb",
     "/usr/bin/cc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/openssl/ssl.h": "libssl-dev",
 }
 DOVECOT = {"/usr/sbin/dovecot": "dovecot-core"}
 # the package whose version it must have, where its programs belong, one of them

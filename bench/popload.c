@@ -1,8 +1,9 @@
 /*
  * popload - load a POP3 server on this machine with short sessions and time them
  *
- *   popload [-c concurrency] [-n sessions] [-t max-seconds] host port usersfile
- *   popload -i [-c concurrency] host port usersfile
+ *   popload [-s new|resumed|handshake] [-c concurrency] [-n sessions] [-t max-seconds]
+ *           host port usersfile
+ *   popload -i [-s new] [-c concurrency] host port usersfile
  *
  * host is 127.0.0.1 or ::1, nothing else. usersfile has lines "user password"; sessions take them
  * in turn. A session is: connect, greeting, USER, PASS, STAT, QUIT, end of file, each step waiting
@@ -12,6 +13,10 @@
  *
  * Prints one JSON object: times are those of sessions without error, greeting_* from connect to
  * the greeting's last byte.
+ *
+ * -s: over TLS, from the begin of the connection, whatever the certificate: with a handshake of its
+ * own for each session; or resuming the session that the server gave this slot last (full_handshakes
+ * counts those that it would not); or nothing but the handshake, and the connection is closed.
  *
  * -i (idle): logs in `concurrency` sessions, prints "ready", keeps them open until standard input
  * ends, then quits them.
@@ -23,6 +28,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,9 +43,10 @@
 #define MOST_AT_ONCE 1000
 #define MOST_SECONDS 600
 
-enum stage { CONNECT, GREETING, USER, PASS, STAT, IDLE, QUIT, CLOSE, STAGES };
-static const char *const stage_name[STAGES] = {"connect", "greeting", "user", "pass",
-                                               "stat",    "idle",     "quit", "close"};
+enum stage { CONNECT, HANDSHAKE, GREETING, USER, PASS, STAT, IDLE, QUIT, CLOSE, STAGES };
+static const char *const stage_name[STAGES] = {"connect", "handshake", "greeting", "user", "pass",
+                                               "stat",    "idle",      "quit",     "close"};
+enum tls { NO_TLS, NEW, RESUMED, HANDSHAKE_ONLY };
 
 struct account {
     char name[128], password[128];
@@ -47,6 +54,8 @@ struct account {
 
 struct session {
     int fd; /* -1: this slot is free */
+    SSL *ssl; /* NULL without TLS */
+    SSL_SESSION *ticket; /* to resume next time */
     enum stage stage; /* whose reply is awaited */
     const struct account *account;
     char reply[520]; /* RFC 1939 3: up to 512 octets */
@@ -67,7 +76,9 @@ static struct account *accounts;
 static size_t account_count;
 
 static struct session *slots;
-static int epoll, begun, open_now, idle_now, finished, errors, timeouts;
+static enum tls tls;
+static SSL_CTX *context;
+static int epoll, begun, open_now, idle_now, finished, errors, timeouts, full_handshakes;
 static int errors_in[STAGES];
 static char first_bad[600];
 static struct times whole, greeting;
@@ -143,12 +154,17 @@ static void print_results(void) {
     printf(", \"p50_ms\": %.3f, \"p99_ms\": %.3f", percentile(&whole, 50), percentile(&whole, 99));
     printf(", \"greeting_p50_ms\": %.3f, \"greeting_p99_ms\": %.3f", percentile(&greeting, 50),
            percentile(&greeting, 99));
-    printf(", \"cpu_seconds\": %.4f}\n", own_cpu());
+    printf(", \"full_handshakes\": %d, \"cpu_seconds\": %.4f}\n", full_handshakes, own_cpu());
 }
 
 /* -------- one session -------- */
 
 static void end_session(struct session *s) {
+    if (s->ssl) {
+        SSL_set_shutdown(s->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* it stays resumable */
+        SSL_free(s->ssl);
+        s->ssl = NULL;
+    }
     if (s->fd >= 0) close(s->fd);
     if (s->stage == IDLE) idle_now--;
     s->fd = -1;
@@ -176,12 +192,14 @@ static void send_command(struct session *s, enum stage stage, const char *verb, 
     s->stage = stage;
     s->filled = 0;
     /* So short a line always fits in the socket's buffer. */
-    if (send(s->fd, line, length, MSG_NOSIGNAL) != length) fail(s, strerror(errno));
+    int sent = s->ssl ? SSL_write(s->ssl, line, length) : send(s->fd, line, length, MSG_NOSIGNAL);
+    if (sent != length) fail(s, strerror(errno));
 }
 
 static void go_on(struct session *s) {
     switch (s->stage) {
     case CONNECT:
+    case HANDSHAKE:
     case GREETING:
         s->greeted = now();
         send_command(s, USER, "USER", s->account->name);
@@ -227,8 +245,75 @@ static void take_reply(struct session *s) {
         go_on(s);
 }
 
+/* -------- TLS -------- */
+
+static void watch(struct session *s, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.ptr = s};
+    epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &event);
+}
+
+static int keep_ticket(SSL *ssl, SSL_SESSION *ticket) {
+    struct session *s = SSL_get_app_data(ssl);
+    if (tls != RESUMED) return 0;
+    SSL_SESSION_free(s->ticket);
+    s->ticket = ticket;
+    return 1; /* it is ours to free */
+}
+
+static void shake_hands(struct session *s) {
+    int done = SSL_connect(s->ssl), why = SSL_get_error(s->ssl, done);
+    if (done == 1) {
+        full_handshakes += !SSL_session_reused(s->ssl);
+        s->stage = GREETING;
+        watch(s, EPOLLIN);
+        if (tls == HANDSHAKE_ONLY) {
+            s->greeted = now();
+            succeed(s);
+        }
+    } else if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) {
+        watch(s, why == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT);
+    } else {
+        fail(s, "no handshake");
+    }
+}
+
+/* What has come: a count; 0 at the end; -1 with errno. */
+static ssize_t receive(struct session *s, char *place, size_t room) {
+    if (!s->ssl) return read(s->fd, place, room);
+    int got = SSL_read(s->ssl, place, room), why = SSL_get_error(s->ssl, got);
+    if (got > 0) return got;
+    errno = why == SSL_ERROR_WANT_READ ? EAGAIN : EPROTO;
+    return why == SSL_ERROR_ZERO_RETURN || (s->stage == CLOSE && errno != EAGAIN) ? 0 : -1;
+}
+
+static void begin_tls(struct session *s) {
+    s->stage = HANDSHAKE;
+    s->ssl = SSL_new(context);
+    if (!s->ssl || !SSL_set_fd(s->ssl, s->fd)) die("out of memory");
+    SSL_set_app_data(s->ssl, s);
+    if (s->ticket) SSL_set_session(s->ssl, s->ticket);
+    watch(s, EPOLLOUT); /* when it is connected */
+}
+
+static void set_tls(const char *how) {
+    static const char *const names[] = {"", "new", "resumed", "handshake"};
+    for (tls = NEW; tls <= HANDSHAKE_ONLY; tls++)
+        if (!strcmp(how, names[tls])) break;
+    if (tls > HANDSHAKE_ONLY) die("-s must be new, resumed or handshake");
+    context = SSL_CTX_new(TLS_client_method());
+    if (!context) die("no TLS");
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(context, keep_ticket);
+}
+
+/* -------- a session's descriptor is ready -------- */
+
 static void read_some(struct session *s) {
-    ssize_t got = read(s->fd, s->reply + s->filled, sizeof s->reply - 1 - s->filled);
+    if (s->stage == HANDSHAKE) {
+        shake_hands(s);
+        return;
+    }
+    ssize_t got = receive(s, s->reply + s->filled, sizeof s->reply - 1 - s->filled);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got >= 0 && s->stage == CONNECT) s->stage = GREETING;
     if (got < 0) {
@@ -236,6 +321,7 @@ static void read_some(struct session *s) {
     } else if (got > 0) {
         s->filled += got;
         take_reply(s);
+        if (s->fd >= 0 && s->ssl && SSL_pending(s->ssl)) read_some(s);
     } else if (s->stage == CLOSE) {
         succeed(s);
     } else {
@@ -259,6 +345,8 @@ static void begin_session(struct session *s) {
         (connect(s->fd, (struct sockaddr *)&server, server_length) < 0 && errno != EINPROGRESS) ||
         epoll_ctl(epoll, EPOLL_CTL_ADD, s->fd, &event) < 0)
         fail(s, strerror(errno));
+    else if (tls)
+        begin_tls(s);
 }
 
 /* -------- all of them -------- */
@@ -367,20 +455,22 @@ static void set_server(const char *host, const char *port_text) {
 
 static void take_arguments(int argc, char **argv) {
     int option;
-    while ((option = getopt(argc, argv, "ic:n:t:")) != -1) {
+    while ((option = getopt(argc, argv, "ic:n:s:t:")) != -1) {
         if (option == 'i')
             idle_mode = holding = 1;
         else if (option == 'c')
             at_once = atoi(optarg);
         else if (option == 'n')
             sessions_wanted = atoi(optarg);
+        else if (option == 's')
+            set_tls(optarg);
         else if (option == 't')
             max_seconds = atof(optarg);
         else
             exit(1);
     }
     if (argc - optind != 3)
-        die("usage: popload [-i] [-c concurrency] [-n sessions] [-t seconds] host port usersfile");
+        die("usage: popload [-i] [-s how] [-c concurrency] [-n sessions] [-t seconds] host port usersfile");
     if (at_once < 1 || at_once > MOST_AT_ONCE) die("-c must be 1 to %d", MOST_AT_ONCE);
     if (sessions_wanted < 1) die("-n must be at least 1");
     if (max_seconds <= 0 || max_seconds > MOST_SECONDS) die("-t must be up to %d", MOST_SECONDS);

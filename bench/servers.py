@@ -18,6 +18,7 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import time
 from contextlib import suppress
 
@@ -39,6 +40,10 @@ class Failed(Exception):
 
 
 class Server:
+    """`pem`: certificate and key, if its port is one for TLS."""
+
+    pem = ""
+
     def __init__(self, name: str, folder: str, users: str):
         self.name = name
         self.users = users
@@ -74,7 +79,7 @@ class Server:
 
     def wait_for_greeting(self) -> None:
         until = time.monotonic() + START_SECONDS
-        while not greets(self.port):
+        while not greets(self.port, tls=bool(self.pem)):
             if not all(keeper.alive(held) for held in self.keepers):
                 raise Failed(f"{self.name}: ended at start: {self.last_words()}")
             if time.monotonic() > until:
@@ -167,6 +172,8 @@ class Dovecot(Server):
     Its state directory is compiled in, so it sees a /var/lib/dovecot of its own.
     """
 
+    login = ""  # settings of its login service
+
     def __init__(self, name: str, folder: str, mailboxes: Accounts):
         super().__init__(name, folder, mailboxes.system_users)
         self.config = f"{self.folder}/dovecot.conf"
@@ -183,11 +190,16 @@ class Dovecot(Server):
         seen = behind({self.state: "/var/lib/dovecot", **self.programs}, argv)
         return [(seen, {"PATH": PATH})]
 
+    def encryption(self) -> str:
+        return "ssl = no"
+
     def settings(self) -> str:
+        plain, tls = (0, self.port) if self.pem else (self.port, 0)
         return f"""
 protocols = pop3
 listen = 127.0.0.1
-ssl = no
+base_dir = {self.folder}/run
+{self.encryption()}
 log_path = {self.log}
 mail_location = maildir:~/Maildir
 passdb {{
@@ -199,14 +211,64 @@ userdb {{
   args = {self.passwd}
 }}
 service pop3-login {{
+  {self.login}
   inet_listener pop3 {{
-    port = {self.port}
+    port = {plain}
   }}
   inet_listener pop3s {{
-    port = 0
+    ssl = yes
+    port = {tls}
   }}
 }}
 """
+
+
+LOGIN_REUSED = "service_count = 0\n  process_min_avail = 2\n  client_limit = 1000"
+TLS_OPTIONS = ["-server", "-tcpd", "-user=courier"]
+
+
+class CourierTls(Courier):
+    """The same for TLS, as the start script of Debian's package runs it."""
+
+    def __init__(self, name: str, folder: str, mailboxes: Accounts, pem: str):
+        super().__init__(name, folder, mailboxes, "authuserdb")
+        self.pem = pem
+
+    def commands(self) -> list[Command]:
+        authdaemond, (argv, env) = super().commands()
+        behind_port = argv.index(str(self.port)) + 1
+        argv[behind_port:behind_port] = ["/usr/bin/couriertls", *TLS_OPTIONS]
+        env.update(TLS_CERTFILE=self.pem, TLS_VERIFYPEER="NONE", POP3_TLS="1")
+        return [authdaemond, (argv, env)]
+
+
+class OursTls(Ours):
+    """The same command line with ours."""
+
+    def __init__(
+        self, name: str, folder: str, mailboxes: Accounts, bin: str, pem: str, *options: str
+    ):
+        super().__init__(name, folder, mailboxes, bin, "authuserdb", *options)
+        self.pem = pem
+
+    def commands(self) -> list[Command]:
+        ((argv, env),) = super().commands()
+        behind_port = argv.index(str(self.port)) + 1
+        argv[behind_port:behind_port] = ["couriertls", *TLS_OPTIONS]
+        return [(argv, {**env, "TLS_CERTFILE": self.pem})]
+
+
+class DovecotTls(Dovecot):
+    """Dovecot for TLS. `reused`: its login processes serve many clients each; the mail process of a
+    session has its user's uid in any case."""
+
+    def __init__(self, name: str, folder: str, mailboxes: Accounts, pem: str, *, reused: bool):
+        super().__init__(name, folder, mailboxes)
+        self.pem = pem
+        self.login = LOGIN_REUSED if reused else ""
+
+    def encryption(self) -> str:
+        return f"ssl = required\nssl_cert = <{self.pem}\nssl_key = <{self.pem}"
 
 
 class Canned(Server):
@@ -249,6 +311,21 @@ def set_ups_for_long(folder: str, mailboxes: Accounts, bin: str | None) -> list[
     return servers
 
 
+def set_ups_for_tls(folder: str, mailboxes: Accounts, bin: str | None, pem: str) -> list[Server]:
+    """All of them with each account's own uid, and the same certificate."""
+    servers: list[Server] = [
+        CourierTls("courier", folder, mailboxes, pem),
+        DovecotTls("dovecot", folder, mailboxes, pem, reused=False),
+        DovecotTls("dovecot-reused", folder, mailboxes, pem, reused=True),
+    ]
+    if bin:
+        servers += [
+            OursTls("ours", folder, mailboxes, bin, pem, "-uses=1000"),
+            OursTls("ours-fork", folder, mailboxes, bin, pem),
+        ]
+    return servers
+
+
 def free_port() -> int:
     """A port that nobody uses, below those that clients are given."""
     while True:
@@ -258,9 +335,18 @@ def free_port() -> int:
             return port
 
 
-def greets(port: int) -> bool:
+def greets(port: int, *, tls: bool) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+            if tls:
+                client = unverified().wrap_socket(client)
             return client.recv(512).startswith(b"+OK")
     except OSError:
         return False
+
+
+def unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
