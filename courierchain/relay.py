@@ -26,6 +26,9 @@ from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socket
 from array import array
 from errno import EINVAL, EMSGSIZE
 
+from courierchain import handover
+from courierchain.request import RECORD
+
 LARGEST = 16384  # octets of a message
 LONGEST_IDENT = 64  # octets
 MOST_DESCRIPTORS = 3
@@ -67,14 +70,21 @@ class Answer:
         self.variables = variables
 
 
-def lend(listener_s: socket | None, descriptor: int, *, for_one_program: bool) -> None:
+def lend(listener_s: socket, descriptor: int, *, for_one_program: bool) -> None:
     """Have the listener's channel on `descriptor`, for `channel`; no program that is executed has
     it, and with `for_one_program` none but the first."""
     global channel, _for_one_program
-    if listener_s:
-        os.dup2(listener_s.detach(), descriptor, inheritable=False)
-        channel = socket(fileno=descriptor)
-        _for_one_program = for_one_program
+    os.dup2(listener_s.detach(), descriptor, inheritable=False)
+    channel = socket(fileno=descriptor)
+    _for_one_program = for_one_program
+    handover.keep(descriptor)
+
+
+def lend_no_more() -> None:
+    """The next program is the last one that has it."""
+    global _for_one_program
+    _for_one_program = True
+    handover.keep(channel.fileno() if channel else RECORD)
 
 
 def give_back() -> None:
@@ -83,6 +93,7 @@ def give_back() -> None:
     if channel and _for_one_program:
         channel.close()
         channel = None
+        handover.keep(RECORD)
 
 
 def ask(

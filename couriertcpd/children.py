@@ -216,7 +216,7 @@ class Children:
         status = 1
         try:
             signals_to_default()
-            tls = self._tls.channel if self._tls and not key else None
+            tls = self._tls.channel if self._tls and self._tls.on_demand and not key else None
             ends = None
             if arrival:
                 take_over(arrival.client.detach())
@@ -225,9 +225,10 @@ class Children:
                 kind = UserWorker if key else Worker
                 status = kind(channel, self._serve, self._uses, tls).work(ends)
             elif ends:
-                relay.lend(tls, RELAY, for_one_program=True)
                 os.closerange(RECORD, RELAY)
-                os.closerange(RELAY + bool(tls), handover.HIGHEST)
+                if tls:
+                    relay.lend(tls, RELAY, for_one_program=True)
+                os.closerange(RELAY + 1 if tls else RELAY, handover.HIGHEST)
                 status = self._serve(*ends)
         finally:
             os._exit(status)

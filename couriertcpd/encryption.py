@@ -40,17 +40,17 @@ class Relay:
     """One relay, of the program at `path`; `user` is whom it becomes, where we are root.
 
     channel    to the relay; a login program may use a copy of it
-    every      whether all connections begin with a handshake
+    on_demand  whether it is for STLS; else all connections begin with a handshake
     """
 
     __slots__ = (
-        *("channel", "every", "_argv", "_env", "_again", "_waiting", "_serial"),
+        *("channel", "on_demand", "_argv", "_env", "_again", "_waiting", "_serial"),
         *("_watch", "_unwatch", "_connected", "_lost"),
     )
 
-    def __init__(self, path: str, user: str | None, env: dict[str, str], *, every: bool):
+    def __init__(self, path: str, user: str | None, env: dict[str, str], *, on_demand: bool):
         self.channel: socket | None = None
-        self.every = every
+        self.on_demand = on_demand
         user = user or next((name for name in USERS if _exists(name)), None)
         become = [f"-user={user}"] if user and os.geteuid() == 0 else []
         self._argv = [path, "-server", *become]
@@ -155,7 +155,9 @@ class Relay:
         self._lost(arrival)
 
     def _spawn(self, mode: str, channel: socket | None) -> int:
-        moves = [(os.POSIX_SPAWN_DUP2, channel.fileno(), 0)] if channel else []
+        moves = [(os.POSIX_SPAWN_DUP2, 2, 1)]
+        if channel:
+            moves.append((os.POSIX_SPAWN_DUP2, channel.fileno(), 0))
         defaults = [signal.SIGPIPE, signal.SIGHUP]
         argv = [*self._argv, mode]
         return os.posix_spawn(
@@ -174,7 +176,7 @@ def of_every_connection(program: list[str], env: dict[str, str]) -> tuple[Relay 
     users = [option[len("-user=") :] for option in options if option.startswith("-user=")]
     if not rest or {"-server", "-tcpd"} != set(options) - {f"-user={user}" for user in users}:
         return None, program
-    return Relay(path, users[-1] if users else None, env, every=True), rest
+    return Relay(path, users[-1] if users else None, env, on_demand=False), rest
 
 
 def on_demand(env: dict[str, str]) -> Relay | None:
@@ -182,7 +184,7 @@ def on_demand(env: dict[str, str]) -> Relay | None:
     if env.get("POP3_STARTTLS", "")[:1] not in ("y", "Y") or not env.get("TLS_CERTFILE"):
         return None
     path = programs.locate(env.get("COURIERTLS") or "couriertls", env)
-    return Relay(path, None, env, every=False) if path and is_relay(path) else None
+    return Relay(path, None, env, on_demand=True) if path and is_relay(path) else None
 
 
 def _exists(user: str) -> bool:

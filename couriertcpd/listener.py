@@ -145,7 +145,7 @@ class Listener:
         return admitted
 
     def _encrypt(self, arrival: Arrival) -> None:
-        if not (self._tls and self._tls.every):
+        if self._tls is None or self._tls.on_demand:
             self._dispatch(arrival)
             return
         try:

@@ -115,7 +115,7 @@ def encryption(options: Options, env: dict[str, str]) -> tuple[Relay | None, lis
     tls, program = of_every_connection(options.program, env)
     if tls:
         tls.check()
-    elif offered := on_demand(env):
+    elif is_login(programs.locate(program[0], env) or "") and (offered := on_demand(env)):
         try:
             offered.check()
             tls = offered

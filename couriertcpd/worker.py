@@ -62,11 +62,11 @@ class Worker:
     def __init__(self, channel: socket, serve: Serve, uses: int, tls: socket | None = None):
         os.dup2(channel.detach(), CHANNEL, inheritable=False)
         os.dup2(2, LOG, inheritable=False)
-        relay.lend(tls, RELAY, for_one_program=False)
         os.closerange(RECORD, RECORD + 1)
-        kept = RELAY if tls else LOG
-        os.closerange(kept + 1, handover.HIGHEST)
-        handover.keep(kept)
+        handover.keep(LOG)
+        if tls:
+            relay.lend(tls, RELAY, for_one_program=False)
+        os.closerange((RELAY if tls else LOG) + 1, handover.HIGHEST)
         self._channel = socket(fileno=CHANNEL)
         self._serve = serve
         self._uses = uses
@@ -142,7 +142,7 @@ class Worker:
     def _say_goodbye(self) -> None:
         """Nothing but the session is left to do, and nothing but its descriptors stays open."""
         authmodule.deliver = None
-        handover.keep(RECORD)
+        relay.lend_no_more()
         os.closerange(CHANNEL, LOG + 1)
 
     def _forget(self) -> None:

@@ -40,8 +40,8 @@ def settings(authority, public):
     return {"TLS_CERTFILE": str(pem), "COURIERTLS": str(BIN / "couriertls"), "POP3_STARTTLS": "YES"}
 
 
-def issue(authority: trustme.CA, pem: Path, **names) -> None:
-    certificate = authority.issue_cert("localhost", **names)
+def issue(authority: trustme.CA, pem: Path) -> None:
+    certificate = authority.issue_cert("localhost", common_name="localhost")
     aside = pem.with_suffix(".new")
     aside.write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
     aside.chmod(0o600)
@@ -135,12 +135,13 @@ def test_2595_05_cve_21_what_was_said_before_tls_is_forgotten(stls, john, tls):
     john.deliver("Subject: ü\n\nbody\n".encode())
     assert client.ask(f"USER {john.name}") == "+OK Password required."
     assert client.ask(f"PASS {john.password}") == "+OK logged in."
-    assert "Subject: ü" not in client.listing("RETR 1")
+    wrapped = client.listing("RETR 1")
+    assert wrapped[0] == "From: Mail Delivery Subsystem <postmaster>"
 
 
 @pytest.mark.parametrize("sent", PLAINTEXT.values(), ids=PLAINTEXT)
 def test_cve_20_2595_06_plaintext_behind_stls_is_never_obeyed(stls, sent):
-    client = stls().client()
+    client = stls(env={"TLS_HANDSHAKE_TIMEOUT": "1"}).client()
     assert client.line() == b"+OK Hello there.\r\n"
     for octets in sent:
         client.send(octets)
@@ -281,11 +282,11 @@ def descriptors(server) -> int:
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
-def test_cve_22_f_net_3_broken_handshakes_leave_nothing_behind(pop3s, john, tls):
+def test_cve_22_f_net_3_broken_handshakes_leave_nothing_behind(pop3s, any_mode, john, tls):
     server = pop3s("-maxprocs=20", "-maxperip=20", env={"TLS_HANDSHAKE_TIMEOUT": "2"})
     assert Client(server.port, tls).login(john).ask("QUIT") == "+OK Bye-bye."
     before = (wait_until(lambda: settled(server)), descriptors(server))
-    for number in range(300):
+    for number in range(30 if "-coldexec" in any_mode else 300):
         client = server.client()
         client.send((b"\x16\x03\x01\x02\0\x01\0", b"CAPA\r\n", b"", b"\x80\x80\1\3\1")[number % 4])
         client.close()
