@@ -16,6 +16,7 @@ import os
 ENTRIES = {  # program: "module:what is called with argv and environment"
     "courierlogger": "courierlogger.main:main",
     "couriertcpd": "couriertcpd.main:main",
+    "couriertls": "couriertls.main:main",
     "courierpop3login": "courierpop3login.main:main",
     "courierpop3d": "courierpop3d.main:main",
     "authpam": "authmodules.authpam:authpam",

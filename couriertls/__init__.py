@@ -1,0 +1,1 @@
+"""The TLS relay: see main."""
