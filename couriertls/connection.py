@@ -152,9 +152,9 @@ class Connection:
             outcome(self._tls, variables, why)
 
     def _fail(self, why: Failure) -> None:
-        self._report({}, why)
         if why.needs_alert:
             send_alert(self._network)
+        self._report({}, why)
         if self._limits.lingers:
             self._linger()
         else:

@@ -132,11 +132,11 @@ class Keeper:
             log.plain(f"{certificates.error(why)} (the certificates read before stay in use)")
             return
         certificates.report(self._certificates.warnings)
-        log.info("couriertls: certificates read again")
         old, self._leashes = self._leashes, {}
         self._fill_up()
         for leash in old.values():
             os.close(leash)
+        log.info("couriertls: certificates read again")
 
     def handle_sigchld(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """What tests of the TLS relay share: certificates, and both ways to have a connection relayed.
 
-    program(...)    couriertls -server -tcpd, a connection to it, and what became of it
-    relay(...)      couriertls -server -relay, and connections that it is asked to shake hands on
+program(...)    couriertls -server -tcpd, a connection to it, and what became of it
+relay(...)      couriertls -server -relay, and connections that it is asked to shake hands on
 """
 
 from __future__ import annotations

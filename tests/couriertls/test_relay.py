@@ -89,7 +89,7 @@ def test_cve_22_broken_handshakes_leave_nothing_behind(relay, files):
     server = relay()
     server.hello().close()
     chance = random.Random(5)
-    before = settled(server)
+    before = wait_until(lambda: len(set(settled(server))) == 1 and settled(server))
     workers = server.workers()
     for number in range(300):
         connection = server.connect({"TCPREMOTEIP": "192.0.2.9"})
@@ -103,7 +103,9 @@ def test_cve_22_broken_handshakes_leave_nothing_behind(relay, files):
             pass  # refused before it was all sent
         if number % 5 == 0:
             # The kernel sends a reset.
-            connection.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
+            connection.client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4)
+            )
         if number % 3 == 0:
             connection.client.close()
         assert not connection.answer().connected
@@ -139,9 +141,7 @@ def test_8314_05_a_client_that_vanishes_is_the_end_for_the_program(relay):
 def test_a_client_that_says_no_more_still_reads_the_answer(relay):
     connection = relay().hello()
     connection.client.sendall(b"STAT\r\nQUIT\r\n")
-    network = socket.socket(fileno=os.dup(connection.client.fileno()))
-    network.shutdown(socket.SHUT_WR)
-    network.close()
+    end_output(connection.client)
     assert read_all(connection.program) == b"STAT\r\nQUIT\r\n"
     connection.program.sendall(b"+OK 0 0\r\n+OK Bye\r\n")
     connection.program.close()
@@ -191,9 +191,15 @@ def test_a_large_transfer_is_exact_whatever_the_chunks(relay, files, direction, 
 
 def end_of(side: socket.socket) -> None:
     if isinstance(side, ssl.SSLSocket):
-        os.close(side.detach())
+        end_output(side)
     else:
         side.close()
+
+
+def end_output(tls: ssl.SSLSocket) -> None:
+    """FIN, and no close_notify."""
+    with socket.socket(fileno=os.dup(tls.fileno())) as network:
+        network.shutdown(socket.SHUT_WR)
 
 
 def test_f_net_2_a_client_that_reads_nothing_is_cut_and_memory_is_bounded(relay):
@@ -218,8 +224,8 @@ def resident(pid: int) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
-def switches(pid: int) -> int:
-    """How often a process has gone to sleep, and ticks of CPU time."""
+def ticks(pid: int) -> int:
+    """CPU time, in 10 ms."""
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
@@ -231,18 +237,16 @@ def test_waiting_in_any_half_closed_or_full_state_takes_no_cpu_time(relay):
     full_out, full_in, half, silent = (server.hello() for _ in range(4))
     fill(full_out.program)
     fill(full_in.client)
-    network = socket.socket(fileno=os.dup(half.client.fileno()))
-    network.shutdown(socket.SHUT_WR)
+    end_output(half.client)
     assert half.program.recv(1) == b""
     gone = server.hello()
     fill(gone.program)
     gone.program.close()  # the client has still to read what there is
-    before = switches(worker)
+    before = ticks(worker)
     for _ in range(30):
         pinged(silent)
         wait(0.05)
-    assert switches(worker) - before <= 8  # ticks of 10 ms, in 1.5 s
-    network.close()
+    assert ticks(worker) - before <= 8  # ticks of 10 ms, in 1.5 s
 
 
 def wait(seconds: float) -> None:
@@ -275,6 +279,12 @@ def test_the_workers_are_unprivileged_and_keep_their_secrets(relay):
         assert os.stat(f"/proc/{worker}/environ").st_uid == 0  # not dumpable
 
 
+def renewed(server, workers: set[int]) -> None:
+    """Wait until the workers that knew the old certificates have gone."""
+    wait_until(lambda: server.workers() and not set(server.workers()) & workers)
+    assert "INFO: couriertls: certificates read again" in server.lines()
+
+
 def test_8314_07_a_new_certificate_is_shown_to_new_connections(relay, files):
     server = relay()
     old = server.hello()
@@ -282,11 +292,10 @@ def test_8314_07_a_new_certificate_is_shown_to_new_connections(relay, files):
     workers = set(server.workers())
     files.write("new.example", rsa=True)
     server.process.send_signal(signal.SIGHUP)  # or wait a second
-    wait_until(lambda: "INFO: couriertls: certificates read again" in server.lines())
+    # The worker without a connection goes, the other one when it has none any more.
+    wait_until(lambda: len(server.workers()) == 3 and len(set(server.workers()) & workers) == 1)
     assert names(server.hello("new.example").client) == {"new.example"}
     pinged(old)
-    # The worker without a connection has gone, the other goes with it.
-    wait_until(lambda: len(set(server.workers()) & workers) == 1)
     old.close()
     wait_until(lambda: not set(server.workers()) & workers)
     assert len(server.workers()) == 2
@@ -294,8 +303,9 @@ def test_8314_07_a_new_certificate_is_shown_to_new_connections(relay, files):
 
 def test_8314_07_a_change_is_seen_within_a_second_or_two(relay, files):
     server = relay()
+    workers = set(server.workers())
     files.write("sni.example", ".sni.example")
-    wait_until(lambda: "INFO: couriertls: certificates read again" in server.lines())
+    renewed(server, workers)
     assert names(server.hello("sni.example").client) == {"sni.example"}
 
 
@@ -309,17 +319,19 @@ def test_8314_07_a_bad_certificate_keeps_the_old_one_and_logs(relay, files):
     assert line.endswith(" (the certificates read before stay in use)")
     assert names(server.hello().client) == {"mail.example"}
     assert server.workers() == workers
+    server.asked[0].close()
     files.write("new.example")
-    wait_until(lambda: "INFO: couriertls: certificates read again" in server.lines())
+    renewed(server, set(workers))
     assert names(server.hello("new.example").client) == {"new.example"}
 
 
 def test_8314_07_a_bad_certificate_of_one_name_keeps_the_old_one_of_that_name(relay, files):
     files.write("sni.example", ".sni.example")
     server = relay()
+    workers = set(server.workers())
     files.put(b"nonsense", ".sni.example")
     files.write("new.example")
-    wait_until(lambda: any("read again" in line for line in server.lines()))
+    renewed(server, workers)
     assert names(server.hello("new.example").client) == {"new.example"}
     assert names(server.hello("sni.example").client) == {"sni.example"}
     assert [line for line in server.lines() if line.startswith("WARN: ")]
@@ -377,8 +389,10 @@ def test_sessions_are_resumed_by_any_worker(relay, files, version):
     first = server.hello(context=context)
     pinged(first)
     session = first.client.session
-    for worker in server.workers()[:2]:  # so that another one has to take the next connections
-        os.kill(worker, signal.SIGSTOP)
+    workers = set(server.workers())
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: len(set(server.workers()) - workers) == 3)
     for _ in range(2):
         connection = server.connect()
         connection.client.settimeout(DEADLINE)
@@ -389,8 +403,6 @@ def test_sessions_are_resumed_by_any_worker(relay, files, version):
         assert tls.session_reused
         pinged(connection)
         connection.close()
-    for worker in server.workers()[:2]:
-        os.kill(worker, signal.SIGCONT)
     assert [line for line in server.lines() if line.endswith(", resumed")]
 
 

@@ -48,7 +48,11 @@ def test_the_program_has_three_descriptors_and_no_variables_of_another_client(pr
     with (files.directory / "x").open("w") as leaked:
         os.set_inheritable(leaked.fileno(), True)
         relay = program(
-            *("/bin/sh", "-c", "ls -l /proc/$$/fd | grep -c socket:; ls /proc/$$/fd; env; echo end"),
+            *(
+                "/bin/sh",
+                "-c",
+                "ls -l /proc/$$/fd | grep -c socket:; ls /proc/$$/fd; env; echo end",
+            ),
             env={"TLS_SUBJECT_CN": "root", "TLS_CONNECTED_PROTOCOL": "SSLv2", "TLS_DEBUG": ""},
             close_fds=False,
         )
