@@ -23,6 +23,9 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "authpwd": "authmodules.authpwd:authpwd",
     "authshadow": "authmodules.authshadow:authshadow",
     "authuserdb": "authmodules.authuserdb:authuserdb",
+    "courierctl": "courierctl.main:main",
+    "mkpop3dcert": "courierctl.mkpop3dcert:main",
+    "mkdhparams": "courierctl.mkdhparams:main",
     "makedat": "makedat.main:main",
     "makedatprog": "makedat.prog:main",
 }

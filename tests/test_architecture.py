@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "courierlogger", "courierpop3login", "authmodules", "courierpop3d", "makedat"),
+    "courierctl",
 }
 OURS = PROGRAMS | set(SHARED)
 
