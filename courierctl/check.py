@@ -76,11 +76,17 @@ def numbers(instance: Instance, found: Findings) -> None:
         if not POSITIVE.match(instance.values[name]):
             value = instance.values[name]
             found.errors.append(f"{instance.where(name)}={value}: not a number of 1 or more")
+    address = instance.values[instance.kind.address]
+    if address != ports.EVERY_ADDRESS and not ports.is_address(address):
+        found.errors.append(
+            f"{instance.where(instance.kind.address)}={address}: neither an address nor 0"
+        )
+        return
     setting = instance.where(instance.kind.port)
     try:
         endpoints = instance.endpoints()
     except ValueError as why:
-        found.errors.append(f"{setting}={instance.portlist}: {why} is no port from 1 to 65535")
+        found.errors.append(f"{setting}={instance.portlist}: {why}")
         return
     if not endpoints or " " in instance.portlist.strip():
         found.errors.append(

@@ -95,7 +95,7 @@ class Instance:
         return self.values[self.kind.port]
 
     def endpoints(self) -> list[tuple[str, int]]:
-        """Raises ValueError, with the element of the port list that is wrong."""
+        """Where it listens. Raises ValueError, with what is wrong."""
         return ports.endpoints(self.portlist.strip(), self.values[self.kind.address])
 
     @property
@@ -133,7 +133,7 @@ def load(kind: Kind, folder: str, layout: Layout, caller: dict[str, str]) -> Ins
     instance.kind, instance.layout = kind, layout
     base = _base(instance, caller)
     # The script of pop3d goes to the prefix first, the one of pop3d-ssl stays where it is (15.1).
-    instance.directory = os.getcwd() if kind.tls else base["prefix"]
+    instance.directory = _working_directory() if kind.tls else base["prefix"]
     instance.files = files if kind.tls else files[::-1]
     values = shell.source(instance.files, base, instance.directory)
     given = {name: value for name, value in values.environment.items() if value}
@@ -145,6 +145,13 @@ def load(kind: Kind, folder: str, layout: Layout, caller: dict[str, str]) -> Ins
     instance.complaints = sourced.complaints
     instance.environment = {"PROXY_HOSTNAME": "", **sourced.environment, **_extras(kind)}
     return instance
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"  # somebody has removed it
 
 
 def _check_file(file: str) -> None:
@@ -222,6 +229,6 @@ def _obstacle(value: str) -> str | None:
     """What keeps a value from being words of one command."""
     outside, mark = shell.bare(value)
     if mark:
-        return f"the inner quote {mark} is not closed"
+        return f"nothing closes the inner {mark}"
     sign = next((sign for sign in outside if sign in ";&|<>()#"), None)
     return sign and f"{sign} needs quotes, inside of those around the value"

@@ -18,7 +18,7 @@ IP_FREEBIND = 15  # Linux's; Python has no name for it
 
 
 def endpoints(portlist: str, address: str) -> list[tuple[str, int]]:
-    """Address and number of each port. Raises ValueError, with the element that is wrong."""
+    """Address and number of each port. Raises ValueError, with what is wrong."""
     elements = [element for element in portlist.split(",") if element]
     return [_endpoint(element, address) for element in elements]
 
@@ -30,8 +30,23 @@ def _endpoint(element: str, default: str) -> tuple[str, int]:
     except OSError:
         number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
     if not 1 <= number <= 65535:
-        raise ValueError(element)
-    return address if address not in ("", EVERY_ADDRESS) else default, number
+        raise ValueError(f"{element} is no port from 1 to 65535")
+    address = default if address in ("", EVERY_ADDRESS) else address
+    if address != EVERY_ADDRESS and not is_address(address):
+        raise ValueError(f"{address} is no address")
+    return address, number
+
+
+def is_address(text: str) -> bool:
+    """Whether it is one, and no name: nothing is looked up."""
+    try:
+        if text and set(text) <= set("0123456789."):
+            socket.inet_aton(text)
+        else:
+            socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def obstacle(address: str, port: int) -> OSError | None:

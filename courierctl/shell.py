@@ -20,12 +20,11 @@ PATIENCE = 10.0  # seconds for all commands in the files together
 OF_THE_SHELL = ("_", "SHLVL")  # variables that some shells make of their own accord
 
 ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-# dash -n, dash and bash: FILE: 3: ..., sh: 3: FILE: ..., FILE: line 3: ...
 COMPLAINTS = (
-    re.compile(r"(?P<file>/.*?): (?:line )?(?P<line>\d+): (?P<text>.*)"),
-    re.compile(r"[^:]+: (?P<line>\d+): (?P<file>/.*?): (?P<text>.*)"),
+    re.compile(r"[^:]+: (?P<line>\d+): (?P<file>/.*?): (?P<text>.*)"),  # dash
+    re.compile(r"(?P<file>/.*?): (?:line )?(?P<line>\d+): (?P<text>.*)"),  # dash -n, bash
 )
-OPEN_QUOTE = ("nterminated quoted string", "while looking for matching")
+OPEN_QUOTE = ("nterminated quoted string", "matching `\"'", "matching `''")
 
 
 class Sourced:
@@ -57,8 +56,12 @@ def source(files: list[str], base: dict[str, str], directory: str, command: str 
     complaints = [_located(line) for line in errors]
     fields = output.split("\0")[:-1]
     if status or not fields:
-        ending = complaints[-1] if complaints else f"{files[-1]}: the shell ended, status {status}"
-        raise Refused(f"{ending}: take out what ends it (exit, ${{NAME?...}})")
+        located = [complaint for complaint in complaints if complaint.startswith(tuple(files))]
+        ended = f"{' or '.join(files)}: the shell ends in there, status {status}"
+        raise Refused(
+            f"{located[-1] if status and located else ended}: "
+            "take out what ends it (exit, ${NAME?...})"
+        )
     count = int(fields[0])
     words, settings = fields[1 : 1 + count], fields[1 + count :]
     pairs = (setting.partition("=") for setting in settings)
@@ -122,7 +125,8 @@ def bare(value: str) -> tuple[str, str]:
     characters = iter(value)
     for character in characters:
         if character == "\\" and mark != "'":
-            next(characters, None)
+            if next(characters, None) is None:
+                return outside, character
         elif mark:
             mark = "" if character == mark else mark
         elif character in "\"'":

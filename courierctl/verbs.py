@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import subprocess
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -176,6 +177,6 @@ def status(instances: list[Instance], expected: Callable[[Instance], bool]) -> i
 def configtest(instances: list[Instance]) -> int:
     good = is_good(instances, every_name=True)
     for instance in instances:
-        print(f"{instance.name}: " + " ".join(instance.argv))
+        print(f"{instance.name}: " + shlex.join(instance.argv))
     print("configuration: " + ("good" if good else "not good"))
     return 0 if good else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -106,10 +107,10 @@ class Site:
 
     def argv(self, instance: str = "pop3d") -> list[str]:
         """The command line, as configtest prints it, without the directory of the programs."""
-        lines = dict(
-            line.split(": ", 1) for line in self.ctl("configtest", instance).stdout.split("\n")[:-1]
-        )
-        return [word.removeprefix(f"{self.bin}/") for word in lines[instance].split()]
+        shown = self.ctl("configtest", instance).stdout.splitlines()
+        (line,) = [line for line in shown if line.startswith(f"{instance}: ")]
+        words = shlex.split(line.removeprefix(f"{instance}: "))
+        return [word.removeprefix(f"{self.bin}/") for word in words]
 
     def client(self, port: int | None = None) -> Client:
         return Client(port or self.port)
