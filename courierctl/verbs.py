@@ -29,9 +29,7 @@ def start(instances: list[Instance]) -> int:
     stopped = [instance for instance in instances if not _complain_if_running(instance)]
     if not is_good(stopped):
         return 1
-    for instance in stopped:
-        launch(instance)
-    return 0 if len(stopped) == len(instances) else 1
+    return max(launch_all(stopped), int(len(stopped) < len(instances)))
 
 
 def _complain_if_running(instance: Instance) -> bool:
@@ -54,6 +52,18 @@ def is_good(instances: list[Instance], *, every_name: bool = False) -> bool:
                     log.line(priority, text)
                     said.add(text)
     return good
+
+
+def launch_all(instances: list[Instance]) -> int:
+    """One that doesn't start keeps no other from starting."""
+    status = 0
+    for instance in instances:
+        try:
+            launch(instance)
+        except Refused as why:
+            log.err(str(why))
+            status = 1
+    return status
 
 
 def launch(instance: Instance) -> None:
@@ -145,11 +155,7 @@ def restart(instances: list[Instance], leaving: list[Instance]) -> int:
         log.plain("nothing has been stopped")
         return 1
     status = stop([*instances, *leaving])
-    if status:
-        return status
-    for instance in instances:
-        launch(instance)
-    return 0
+    return status or launch_all(instances)
 
 
 def status(instances: list[Instance], expected: Callable[[Instance], bool]) -> int:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.conftest import DEADLINE, children_of, has_client, needs_root, wait_until
+from tests.conftest import DEADLINE, children_of, has_client, needs, needs_root, wait_until
 from tests.courierctl.conftest import TEMPLATES
 
 PRINT_ENVIRONMENT = "#!/bin/sh\nexec 3<&-\n/usr/bin/env\n"
@@ -207,6 +207,17 @@ def test_a_listener_that_ends_at_once_is_a_failure(site):
     assert site.refused("start") == "ERR: pop3d: the listener has ended; its log says why\n"
 
 
+def test_one_that_does_not_start_keeps_no_other_from_starting(site, john):
+    site.set("pop3d-ssl", POP3DSSLSTART="YES")
+    site.set(TCPDOPTS="-nodnslookup -user=nobody-of-this-name")
+    site.set("pop3d-ssl", TCPDOPTS="-nodnslookup")
+    done = site.ctl("start")
+    assert done.returncode == 1
+    assert done.stderr == "ERR: pop3d: the listener has ended; its log says why\n"
+    assert done.stdout.startswith("pop3d-ssl: started")
+    site.client(site.ssl_port).login(john).close()
+
+
 def test_the_cache_file_is_made_private_and_kept(site):
     cache = site.directory / "cache"
     site.set("pop3d-ssl", TLS_CACHEFILE=cache)
@@ -236,6 +247,18 @@ def test_prefork_and_uses_are_options_like_others(site, john):
     (listener,) = children_of(site.pid())
     with site.client().login(john):
         wait_until(lambda: any(map(has_client, children_of(listener))), "a session")
+
+
+def test_couriers_own_logger_and_listener_are_started_and_stopped_likewise(site, john):
+    for program in ("courierlogger", "couriertcpd"):
+        (site.bin / program).unlink()
+        (site.bin / program).symlink_to(needs(f"/usr/sbin/{program}"))
+    site.set(LOGGEROPTS="-name=pop3d")
+    site.ok("start")
+    with site.client().login(john):
+        assert "sessions 1," in site.ok("status")
+        assert "already running, pid" in site.refused("start")
+    assert site.ok("stop", "pop3d") == "pop3d: stopped\n"
 
 
 def scripted(site, name: str, *words: str) -> subprocess.CompletedProcess[str]:
