@@ -28,6 +28,7 @@ import os
 import pwd
 import struct
 import termios
+from collections.abc import Sequence
 from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGKILL, SIGTERM, signal
 from time import monotonic, sleep
 
@@ -67,16 +68,22 @@ class Daemon:
         _tell(self._starter, READY)
 
 
-def detach(pidfile: str, program: str, *, once_is_enough: bool = False) -> Daemon:
+def detach(
+    pidfile: str, program: str, *, once_is_enough: bool = False, keep: Sequence[int] = ()
+) -> Daemon:
     """Go on as a daemon; the command that was typed never returns from here.
 
     If another one runs already, the command ends with that complaint of `program`, or, with
     `once_is_enough`, as if it were this one.
 
-    Descriptors over 2 are closed. The session stays, the process group is a new one without a
-    terminal. Raises Refused, in the daemon, if the lock file cannot be had.
+    Descriptors over 2 are closed, but those of `keep`. The session stays, the process group is a
+    new one without a terminal. Raises Refused, in the daemon, if the lock file cannot be had.
     """
-    os.closerange(INHERITED, handover.HIGHEST)
+    lowest = INHERITED
+    for descriptor in sorted(keep):
+        os.closerange(lowest, descriptor)
+        lowest = descriptor + 1
+    os.closerange(lowest, handover.HIGHEST)
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
@@ -182,6 +189,15 @@ def restart(pidfile: str, program: str) -> int:
     """Send the daemon SIGHUP. Exit status and exception are those of `stop`."""
     held = _held_lock(pidfile)
     return 0 if held is None or _signal(pidfile, program, held[1], SIGHUP) else 1
+
+
+def holder(pidfile: str) -> int | None:
+    """The pid of the daemon; None if none runs. Raises Refused if there can't be a lock file."""
+    held = _held_lock(pidfile)
+    if held is None:
+        return None
+    os.close(held[0])
+    return held[1]
 
 
 def _held_lock(pidfile: str) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ import sys
 from time import monotonic, sleep
 
 from courierchain import handover, log, programs
+from courierchain.request import RECORD
 
 WRITER_TIME = 1.0  # seconds for a foreign program's writing child to end
 
@@ -40,8 +41,13 @@ def program() -> None:
 def reap_writer() -> None:
     """Wait for the child that a foreign program has left behind to write descriptor 3, if any.
 
-    A record fits into the pipe, so the child ends by itself. Another one is not waited for.
+    A record fits into the pipe, so the child ends by itself. Another one is not waited for; nor is
+    any without a record: the children of a listener that has executed itself are its sessions.
     """
+    try:
+        os.fstat(RECORD)
+    except OSError:
+        return
     deadline = monotonic() + WRITER_TIME
     try:
         while os.waitpid(-1, os.WNOHANG)[0] or monotonic() < deadline:

@@ -1,9 +1,10 @@
 """supervisor - keep a program running, and log what it writes on descriptor 2
 
-Signal handlers only note the signal; the loop then calls handle_sighup and handle_sigterm.
+Signal handlers only note the signal; the loop then calls handle_sighup, handle_sigterm, ....
 
     SIGHUP     is passed on to the program. If it ends after that, then or later, it is started once
                more. The log file is opened again
+    SIGUSR2    is passed on, and nothing else: a listener executes itself anew
     SIGTERM    is passed on; after 8 seconds SIGKILL follows. Without a program we end at once
 
 Each program started has a pipe of its own, which is read until all who write to it have gone: the
@@ -26,7 +27,7 @@ from courierchain.syslog import Lines, Write, forward
 
 RESPAWN_AFTER = 5.0  # seconds
 KILL_AFTER = 8.0  # seconds
-CAUGHT = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM)
+CAUGHT = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
 NOT_STARTED = 127
 
 
@@ -148,10 +149,14 @@ class Supervisor:
         elif self._kill_at is None:
             self.end()
 
+    def handle_sigusr2(self) -> None:
+        self._send(signal.SIGUSR2)
+
     _HANDLERS: dict[int, Callable[[Supervisor], None]] = {
         signal.SIGCHLD: handle_sigchld,
         signal.SIGHUP: handle_sighup,
         signal.SIGTERM: handle_sigterm,
+        signal.SIGUSR2: handle_sigusr2,
     }
 
     def end(self) -> None:

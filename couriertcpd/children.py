@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from socket import AF_UNIX, SOCK_SEQPACKET, recv_fds, socket, socketpair
+from socket import AF_UNIX, SHUT_RD, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
 from courierchain import handover, log, relay
@@ -170,10 +170,40 @@ class Children:
             self._limits.release(address)
             log.err(f"fork: {why}")
 
-    def reap(self) -> None:
-        """Take leave of the processes that have ended."""
+    def adopt(self, sessions: list[tuple[int, bytes]]) -> None:
+        """Count the processes that this one had before it executed itself, pid and address."""
+        for pid, address in sessions:
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                continue  # has ended, and been taken leave of
+            child = Child(pid, None, b"")
+            child.address = address
+            self._limits.take(address)
+            self._children[pid] = child
+
+    def retire(self) -> list[tuple[int, bytes]]:
+        """Hang up on all workers; pid and address of the processes that serve somebody.
+
+        What workers have sent before is obeyed; afterwards they can send nothing, and see that.
+        """
+        for child in list(self._children.values()):
+            if child.channel:
+                child.channel.shutdown(SHUT_RD)
+            while child.channel:
+                self._heard(child)
+        self._idle.clear()
+        for child in list(self._children.values()):
+            self._hang_up(child)
+        serving = self._children.items()
+        return [(pid, child.address) for pid, child in serving if child.address is not None]
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Take leave of the processes that have ended; pid and status of those not begun here."""
+        others = []
         try:
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid = ended[0]
                 child = self._children.pop(pid, None)
                 if child:
                     if child.address is not None:
@@ -181,8 +211,11 @@ class Children:
                     self._hang_up(child)
                     if child in self._idle:
                         self._idle.remove(child)
+                else:
+                    others.append(ended)
         except ChildProcessError:
             pass
+        return others
 
     def _hang_up(self, child: Child) -> None:
         if child.channel:

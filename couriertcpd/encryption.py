@@ -86,6 +86,10 @@ class Relay:
         self._connected, self._lost = connected, lost
         self._hear()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def take(self, arrival: Arrival) -> None:
         """Make the handshake of an admitted connection, which is ours from now on. Raises OSError
         if that can't be."""

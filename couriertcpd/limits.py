@@ -72,13 +72,18 @@ class Limits:
         self._said: dict[str, float] = {}  # when WARN and ALERT came last
 
     @property
-    def places(self) -> int:
-        return self._maxprocs
-
-    @property
     def full(self) -> bool:
         """Whether nobody can be admitted."""
         return self._total >= self._maxprocs
+
+    @property
+    def total(self) -> int:
+        """Places that are taken."""
+        return self._total
+
+    @property
+    def maxprocs(self) -> int:
+        return self._maxprocs
 
     def admit(self, address: bytes, maxperip: int | None = None) -> str | None:
         """Take a place for a connection from `address`: None, or the limit that is against it.
@@ -94,11 +99,16 @@ class Limits:
             return MAXPERIP
         if self._networks.get(network, 0) >= self._maxperc:
             return MAXPERC
+        self.take(address)
+        self._admitted = True
+        return None
+
+    def take(self, address: bytes) -> None:
+        """Take a place, whatever the limits are: the connection is there already."""
+        network = address[:-1]
         self._total += 1
         self._addresses[address] = self._addresses.get(address, 0) + 1
         self._networks[network] = self._networks.get(network, 0) + 1
-        self._admitted = True
-        return None
 
     def release(self, address: bytes) -> None:
         """Give back a place. Raises KeyError, with nothing changed, if `address` has none."""

@@ -13,6 +13,7 @@ every kind of socket, and log filters count on it (reference 10.1).
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from courierchain import log
@@ -69,20 +70,64 @@ def inet_address(text: str) -> str:
         raise Refused(f"Invalid IP address: {text}") from why
 
 
-def open_sockets(places: list[Endpoint]) -> list[socket.socket]:
+def open_sockets(
+    places: list[Endpoint], inherited: list[socket.socket] | None = None
+) -> list[socket.socket]:
     """Listen at all of them, the last one first; the sockets don't block, and close on exec.
 
-    Raises Refused, with none left open, if there is one that can't be.
+    inherited: sockets that listen already. They serve their places; those that have none are closed
+    before any other is made. Raises Refused, with none left open, if there is a place without.
     """
-    sockets: list[socket.socket] = []
+    sockets = []
+    for sock in inherited or []:
+        if any(serves(sock, place) for place in places):
+            sockets.append(sock)
+        else:
+            sock.close()
     try:
-        for place in reversed(places):
+        for place in reversed(without_socket(places, sockets)):
             sockets += _open(place)
     except Refused:
         for opened in sockets:
             opened.close()
         raise
     return sockets
+
+
+def try_sockets(places: list[Endpoint], inherited: list[socket.socket]) -> None:
+    """Find out whether open_sockets would do. Raises Refused.
+
+    While somebody listens with `inherited`, a port of these is taken; it is free once they close.
+    """
+    ports = [sock.getsockname()[1] for sock in inherited]
+    opened: list[socket.socket] = []
+    try:
+        for place in reversed(without_socket(places, inherited)):
+            try:
+                opened += _open(place)
+            except Refused as why:
+                taken = isinstance(why.__cause__, OSError) and why.__cause__.errno
+                if taken != errno.EADDRINUSE or place.port not in ports:
+                    shown = f"{'' if place.address == EVERY_ADDRESS else place.address + '.'}"
+                    raise Refused(f"{why} (port {shown}{place.port})") from why
+    finally:
+        for each in opened:
+            each.close()
+
+
+def without_socket(places: list[Endpoint], sockets: list[socket.socket]) -> list[Endpoint]:
+    return [place for place in places if not any(serves(sock, place) for sock in sockets)]
+
+
+def serves(listening: socket.socket, place: Endpoint) -> bool:
+    """Whether the socket is at that place: its address and port; any wildcard will do."""
+    sockaddr = listening.getsockname()
+    address = address_bytes(sockaddr)
+    if place.address == EVERY_ADDRESS:
+        same = address.removeprefix(MAPPED) in (bytes(16), bytes(4))
+    else:
+        same = address == address_bytes((place.address,))
+    return bool(same) and sockaddr[1] == place.port
 
 
 def _open(place: Endpoint) -> list[socket.socket]:

@@ -1,9 +1,9 @@
 """listener - wait for clients, signals and workers, and act on each in turn
 
 Signal handlers only note the signal; the loop then calls handle_sigchld, handle_sigterm,
-handle_sighup. Nothing here may stop it: no descriptor or no process left for a client is logged,
-once a minute, and tried again after a pause (F-NET-5, F-NET-6). While all places are taken nobody
-is accepted: clients wait in the kernel's queue (reference couriertcpd.md 5, 6).
+handle_sighup, handle_sigusr2. Nothing here may stop it: no descriptor or no process left for a
+client is logged, once a minute, and tried again after a pause (F-NET-5, F-NET-6). While all places
+are taken nobody is accepted: clients wait in the kernel's queue (reference couriertcpd.md 5, 6).
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from couriertcpd.children import Children
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
 from couriertcpd.proxies import Proxies
+from couriertcpd.reload import Reload, Sessions
+from couriertcpd.systemd import Notifier
 from couriertcpd.worker import Serve
 
 PAUSE = 0.2  # seconds without accepting after the system had nothing left
 BATCH = 8  # clients accepted in a row
 TICK = 5.0  # seconds after which workers that wait too long are looked for
+LEAVING = 5.0  # seconds that a reload waits for headers and handshakes of clients
 QUIET = 60.0  # seconds between two log lines about the same shortage
 PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM)
 
@@ -45,21 +48,29 @@ class Listener:
         *,
         prefork: int,
         uses: int,
+        notifier: Notifier,
+        reload: Reload,
+        sessions: Sessions,
     ):
+        """sessions: those that go on from before a reload."""
         self._sockets = sockets
         self._proxies = proxies
         self._access = access
         self._limits = limits
         self._tls = tls
+        self._notifier = notifier
+        self._reload = reload
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
         self._accepting = False
         self._resume = 0.0  # when clients are accepted again
+        self._leave = 0.0  # when this process executes itself at the latest; 0: it needn't
         self._refill = 0.0  # when workers are forked again
         self._complained: dict[str, float] = {}
         watching = (self._watch, self._unwatch)
         self._children = Children(serve, limits, *watching, prefork=prefork, uses=uses, tls=tls)
+        self._children.adopt(sessions)
         proxies.serve(*watching, self._introduce)
         if tls:
             tls.serve(*watching, self._dispatch, self._release)
@@ -67,6 +78,9 @@ class Listener:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
         self._catch_signals()
+        self._open_control()
+        self._children.reap()  # who ended while this process executed itself
+        self._notifier.ready()
         while True:
             self._replenish()
             self._accept_or_not()
@@ -76,25 +90,57 @@ class Listener:
             while self._signals:
                 if self._HANDLERS[self._signals.pop(0)](self):
                     return 0
+            self._notifier.turn(self._limits.total, self._limits.maxprocs)
+            self._execute_if_due()
+
+    def _execute_if_due(self) -> None:
+        """After a reload's trial: as soon as everybody who has been accepted has a process."""
+        waiting = self._proxies.waiting + (self._tls.waiting if self._tls else 0)
+        if self._leave and (not waiting or monotonic() >= self._leave):
+            self._leave = 0.0
+            self._reload.execute(self._children.retire(), self._signals)
+            self._notifier.ready()  # it could not be
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in self._HANDLERS:
             signal.signal(number, lambda caught, _: self._signals.append(caught))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._HANDLERS)
         self._callbacks[reader] = partial(os.read, reader, 512)
         self._epoll.register(reader, select.EPOLLIN)
 
+    def _open_control(self) -> None:
+        self._reload.open()
+        if self._reload.control:
+            self._watch(self._reload.control, self._hear_control)
+
+    def _hear_control(self) -> None:
+        if self._reload.answer():
+            self._notifier.reloading()
+
     def handle_sigchld(self) -> bool:
-        self._children.reap()
+        for pid, status in self._children.reap():
+            passed = self._reload.is_settled(pid, status)
+            if passed:
+                self._leave = monotonic() + LEAVING
+            elif passed is False:
+                self._notifier.ready()
         return False
 
     def handle_sighup(self) -> bool:
+        self._notifier.reloading()
         self._access.reload()
+        self._notifier.ready()
+        return False
+
+    def handle_sigusr2(self) -> bool:
+        if self._reload.begin():
+            self._notifier.reloading()
         return False
 
     def handle_sigterm(self) -> bool:
+        self._notifier.stopping()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
         return True
@@ -104,6 +150,7 @@ class Listener:
         signal.SIGHUP: handle_sighup,
         signal.SIGINT: handle_sigterm,
         signal.SIGTERM: handle_sigterm,
+        signal.SIGUSR2: handle_sigusr2,
     }
 
     def _accept(self, listening: socket) -> None:
@@ -190,10 +237,10 @@ class Listener:
 
     def _is_full(self) -> bool:
         # Who waits for a proxy's header has no place yet: there are as many of these at the most.
-        return self._limits.full or self._proxies.waiting >= self._limits.places
+        return self._limits.full or self._proxies.waiting >= self._limits.maxprocs
 
     def _accept_or_not(self) -> None:
-        accepting = not self._is_full() and monotonic() >= self._resume
+        accepting = not self._is_full() and not self._leave and monotonic() >= self._resume
         if accepting != self._accepting:
             for sock in self._sockets:
                 if accepting:
@@ -203,7 +250,9 @@ class Listener:
             self._accepting = accepting
 
     def _patience(self) -> float:
-        return PAUSE if monotonic() < max(self._resume, self._refill) else TICK
+        if self._leave or monotonic() < max(self._resume, self._refill):
+            return PAUSE
+        return min(TICK, self._notifier.patience or TICK)
 
     def _watch(
         self, sock: socket, callback: Callable[[], None], events: int = select.EPOLLIN

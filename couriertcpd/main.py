@@ -1,12 +1,16 @@
 """couriertcpd - listen, and start a program for each connection
 
     couriertcpd [OPTION...] PORTS PROGRAM [ARGUMENT...]
+    couriertcpd -check [OPTION...] PORTS PROGRAM [ARGUMENT...]
     couriertcpd -pid=FILE -stop | -restart
+    couriertcpd -pid=FILE -reload [[OPTION...] PORTS PROGRAM [ARGUMENT...]]
 
 PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
 PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
 OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`;
             -haproxy in `proxies`
+-check      says what would keep it from starting, without listening; exits 0 if nothing would
+-reload     see `reload`; what systemd gives and is told, see `systemd`
 
 Programs of ours among PROGRAM and its arguments are loaded once, now, and called in the forked
 child; all others, and with -coldexec those too, are executed (see courierchain.handover).
@@ -19,12 +23,12 @@ from __future__ import annotations
 
 import gc
 import os
-from signal import SIG_BLOCK, SIG_IGN, SIGHUP, SIGPIPE, pthread_sigmask, signal
+from signal import SIG_BLOCK, SIG_IGN, SIGHUP, SIGPIPE, SIGUSR2, pthread_sigmask, signal
 
 from courierchain import daemon, handover, log, programs
 from courierchain.refusal import Refused
 from courierchain.request import RECORD
-from couriertcpd import stderr
+from couriertcpd import reload, stderr, systemd
 from couriertcpd.access import Access
 from couriertcpd.arrival import Address, Variables
 from couriertcpd.connection import variables
@@ -37,7 +41,7 @@ from couriertcpd.installation import (
     load_late_modules,
 )
 from couriertcpd.limits import Limits
-from couriertcpd.listen import endpoints, open_sockets
+from couriertcpd.listen import endpoints, open_sockets, try_sockets
 from couriertcpd.listener import Listener
 from couriertcpd.options import Options, parse
 from couriertcpd.proxies import Proxies
@@ -45,7 +49,7 @@ from couriertcpd.rehearsal import rehearse
 from couriertcpd.worker import Serve
 
 NAME = "couriertcpd"
-LEARNED = ("TLS_SUBJECT_", "TLS_CONNECTED_PROTOCOL")  # from a client's certificate, or from nobody
+LEARNED = ("TLS_SUBJECT_", "TLS_CONNECTED_PROTOCOL")  # told by couriertls, or by nobody
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -53,9 +57,15 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         options = parse(argv)
         if options.stop or options.restart:
             return signal_daemon(options)
-        return listen(options, base_environment(options, env))
+        if options.check:
+            return check(options, env)
+        if options.reload:
+            command_line = [os.path.abspath(argv[0]), *argv[1:]] if options.program else []
+            return reload.command(options.pid, command_line, env)
+        return listen(options, argv, env)
     except Refused as why:
-        log.plain(str(why))
+        for line in str(why).split("\n"):
+            log.plain(line)
     except Missing as why:
         log.plain(f"{argv[0]}: {why}")
     return 1
@@ -72,31 +82,56 @@ def signal_daemon(options: Options) -> int:
         return 0
 
 
-def listen(options: Options, env: dict[str, str]) -> int:
+def check(options: Options, env: dict[str, str]) -> int:
+    """Do what can be done of `listen` without a trace. In a reload's trial this process has the
+    rights and the sockets of the listener, and can find out whether it will have its ports."""
+    before = reload.inheritance(env)
+    base = base_environment(options, env)
+    places = endpoints(options.portlist, options.address)
+    Proxies(options.haproxy, options.haproxyfrom)
+    _, program = encryption(options, base)
+    load_chain(program, base)
+    provide_for_closed_directories(options)
+    if before:
+        try_sockets(places, before.sockets)
+    change_ids(options)
+    stderr.check(options)
+    Access(options, base)
+    return 0
+
+
+def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     """From the command line to the last connection, in the order of couriertcpd.md 4.1."""
+    before = reload.inheritance(env)
+    passed = systemd.passed_sockets(env)
+    notifier = systemd.Notifier(env)
+    base = base_environment(options, env)
     proxies = Proxies(options.haproxy, options.haproxyfrom)
-    access = Access(options, env)
-    tls, program = encryption(options, env)
-    chain = load_chain(program, env)
+    access = Access(options, base)
+    tls, program = encryption(options, base)
+    chain = load_chain(program, base)
     provide_for_closed_directories(options)
     if not options.coldexec and is_login(chain[0]):
-        rehearse(session(chain, {**env, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
-    running = daemon.detach(options.pid, NAME) if options.pid else None
+        rehearse(session(chain, {**base, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
+    inherited = [*passed.values(), *(before.sockets if before else ())]
+    running = become_daemon(options, before, [sock.fileno() for sock in inherited])
     occupy_record_number()
-    pthread_sigmask(SIG_BLOCK, [SIGHUP])  # until the Listener has its handler
-    sockets = open_sockets(endpoints(options.portlist, options.address))
-    if running:
+    pthread_sigmask(SIG_BLOCK, [SIGHUP, SIGUSR2])  # until the Listener has its handlers
+    places = endpoints(options.portlist, options.address)
+    systemd.check_use(passed, places, options.portlist)
+    sockets = open_sockets(places, inherited)
+    if running and not before:
         running.ready()
     if tls:  # before privileges go: perhaps only root can read the keys
-        settle(options, env, daemonized=running is not None)
+        settle(options, base, daemonized=running is not None)
         start(tls)
-        drop_privileges(options)
+        change_ids(options)
     else:
-        drop_privileges(options)
-        settle(options, env, daemonized=running is not None)
+        change_ids(options)
+        settle(options, base, daemonized=running is not None)
     signal(SIGPIPE, SIG_IGN)
     limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
-    serve = session(chain, env, options.nodnslookup, options.stderr == "socket")
+    serve = session(chain, base, options.nodnslookup, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
@@ -104,6 +139,9 @@ def listen(options: Options, env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, tls, serve),
         prefork=options.prefork,
         uses=options.uses,
+        notifier=notifier,
+        reload=reload.Reload(argv, env, sockets, running, before),
+        sessions=before.sessions if before else [],
     ).run()
 
 
@@ -132,7 +170,18 @@ def start(tls: Relay) -> None:
         raise Refused(f"the TLS relay cannot be started: {why.strerror}") from why
 
 
-def drop_privileges(options: Options) -> None:
+def become_daemon(
+    options: Options, before: reload.Inheritance | None, keep: list[int]
+) -> daemon.Daemon | None:
+    """The daemon that this process becomes, or is already; None without -pid."""
+    if not options.pid:
+        return None
+    if before and before.lock is not None:
+        return daemon.Daemon(options.pid, before.lock, -1)
+    return daemon.detach(options.pid, NAME, keep=keep)
+
+
+def change_ids(options: Options) -> None:
     if options.group is not None:
         daemon.change_group(options.group)
     if options.user is not None:
@@ -170,7 +219,8 @@ def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:
     """What every session starts from. The directory of our programs comes first in PATH, so that
     a foreign stage finds them by their names too."""
     path = env.get("PATH") or programs.STANDARD_PATH
-    env = {name: value for name, value in env.items() if not name.startswith(LEARNED)}
+    private = (*systemd.PRIVATE, *LEARNED)
+    env = {name: env[name] for name in env if not name.startswith(private)}
     env["PATH"] = f"{programs.directory}:{path}"
     if options.coldexec:
         env["COURIER_COLDEXEC"] = "1"

@@ -1,7 +1,8 @@
 """options - the command line of couriertcpd
 
     couriertcpd [options] PORTLIST PROGRAM [ARG...]
-    couriertcpd -pid=FILE -stop | -restart
+    couriertcpd -pid=FILE -stop | -restart | -reload
+    couriertcpd -pid=FILE -reload [options] PORTLIST PROGRAM [ARG...]
 
 An option is one dash, its whole name and, after `=`, its value; the last of several counts, and a
 flag is on if it is there at all. The first argument without a dash ends them, so does a lone `-`
@@ -74,6 +75,8 @@ TABLE = (
     Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
     Option("uses", COUNT, 1, "clients that one process serves, one after another"),
+    Option("reload", FLAG, False, "let the daemon of -pid take up new code, or this command line"),
+    Option("check", FLAG, False, "say what is wrong with the command line, and do nothing"),
     Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
 )
 
@@ -92,7 +95,7 @@ class Options:
 
     argv0: str
     portlist: str
-    program: list[str]  # PROGRAM and its arguments; empty with -stop and -restart
+    program: list[str]  # PROGRAM and its arguments; empty with -stop, -restart, lone -reload
 
     address: str
     maxprocs: int
@@ -117,13 +120,16 @@ class Options:
     haproxyfrom: str | None
     prefork: int
     uses: int
+    reload: bool
+    check: bool
     coldexec: bool
 
 
 def parse(argv: list[str]) -> Options:
     """Read a command line; argv[0] is the name that messages begin with. Raises Refused.
 
-    With -stop and -restart nothing else is looked at, as nothing else is done.
+    With -stop and -restart nothing else is looked at, as nothing else is done. So it is with
+    -reload, if nothing but -pid stands beside it.
     """
     given, positionals = _scan(argv)
     options = Options()
@@ -132,9 +138,11 @@ def parse(argv: list[str]) -> Options:
     for option in TABLE:
         if option.name in Options.__slots__:
             setattr(options, option.name, _value(option, given.get(option.name)))
-    if not options.pid and (options.stop or options.restart or "pid" in given):
+    signals = options.stop or options.restart
+    if not options.pid and (signals or options.reload or "pid" in given):
         raise Refused(f"{argv[0]}: -pid argument is required.")
-    if not (options.stop or options.restart):
+    same = options.reload and not positionals and given.keys() <= {"reload", "pid"}
+    if not (signals or same):
         if len(positionals) < 2:
             raise Refused(f"Usage: {argv[0]} [options] port prog arg1 arg2...")
         options.portlist, *options.program = positionals

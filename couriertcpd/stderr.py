@@ -12,10 +12,10 @@ say last: they end when nobody is left to write.
 from __future__ import annotations
 
 import os
-from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, signal
+from signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask, signal
 
 from courierchain import handover, log, syslog
-from courierchain.refusal import refusal
+from courierchain.refusal import Refused, refusal
 from courierchain.request import RECORD
 from couriertcpd.options import Options
 
@@ -34,6 +34,22 @@ def redirect(options: Options, env: dict[str, str]) -> None:
             raise refusal(options.stderr, why) from why
 
 
+def check(options: Options) -> None:
+    """Raises Refused if `redirect` would; makes no file."""
+    file = options.stderr
+    if options.stderrlogger:
+        if not os.access(options.stderrlogger, os.X_OK):
+            raise Refused(f"{options.stderrlogger}: cannot be executed")
+    elif file and file not in ("socket", "syslog"):
+        try:
+            os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+        except FileNotFoundError as why:
+            if not os.access(os.path.dirname(file) or ".", os.W_OK | os.X_OK):
+                raise Refused(f"{file}: cannot be made") from why
+        except OSError as why:
+            raise refusal(file, why) from why
+
+
 def lead_to(descriptor: int) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
@@ -48,6 +64,7 @@ def piped(read_lines) -> int:  # type: ignore[no-untyped-def]
             os.closerange(RECORD, handover.HIGHEST)
             for number in (SIGHUP, SIGINT, SIGTERM):
                 signal(number, SIG_IGN)
+            pthread_sigmask(SIG_SETMASK, [])
             read_lines()
         finally:
             os._exit(1)

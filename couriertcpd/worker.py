@@ -25,6 +25,7 @@ from _signal import (
     SIGHUP,
     SIGINT,
     SIGTERM,
+    SIGUSR2,
     set_wakeup_fd,
     signal,
 )
@@ -214,5 +215,5 @@ def send(channel: socket, message: bytes, descriptors: list[int]) -> bool:
 
 def signals_to_default() -> None:
     set_wakeup_fd(-1)
-    for number in (SIGCHLD, SIGHUP, SIGINT, SIGTERM):
+    for number in (SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2):
         signal(number, SIG_DFL)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
-import select
 import subprocess
 from pathlib import Path
 
