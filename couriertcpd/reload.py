@@ -174,8 +174,13 @@ class Reload:
             os.close(descriptors[0])
             _send(asker, b"a reload is under way")
             return False
+        try:
+            command_line = _unpack(descriptors[0])
+        except (OSError, ValueError):
+            _send(asker, b"the message is none of couriertcpd's")
+            return False
         self._asker = asker
-        return self.begin(_unpack(descriptors[0]))
+        return self.begin(command_line)
 
     def begin(self, command: CommandLine | None = None) -> bool:
         """Begin a trial, of the present command line if there is no other; whether it has begun."""

@@ -493,6 +493,22 @@ def test_nobody_but_root_and_who_started_it_is_heard(listener):
     listener.reload()
 
 
+@pytest.mark.parametrize("content", [b"", b"x\0y", b"\xff"])
+def test_a_message_that_is_none_of_ours_changes_nothing(listener, content):
+    listener.start()
+    file = os.memfd_create("test")
+    os.write(file, content)
+    asker = reload._reach(listener.pid)
+    with asker:
+        socket.send_fds(asker, [b"r"], [file])
+        assert asker.recv(99) == b"the message is none of couriertcpd's"
+    os.close(file)
+    for message in (b"", b"r"):
+        with reload._reach(listener.pid) as silent:
+            silent.send(message)
+    listener.reload()
+
+
 def test_the_environment_is_told_to_nobody_who_has_taken_the_name(monkeypatch):
     monkeypatch.setattr(reload, "START_TIME", 0.1)
     with (
