@@ -4,9 +4,8 @@
     warnings    it would work, but hardly as somebody meant it
 
 A line says where (file, line, setting), what is wrong, and what to do. The listener's own options
-and the chain behind it are checked by couriertcpd itself: it is called with a port that can't be,
-which it complains of after all the rest. couriertls checks the certificates (`couriertls -check`);
-where another's is installed, it is seen to that there is a certificate and a key.
+and the chain behind it are checked by couriertcpd -check, the certificates by couriertls -check;
+where another's couriertls is installed, it is seen to that there is a certificate and a key.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ from stat import S_IRWXO
 from courierchain.refusal import Refused
 from courierchain.settings import DEFAULTS, Settings
 from courierctl import known, ports, running
-from courierctl.instance import MAIL_USER, Instance, modules, why_not_split
+from courierctl.instance import MAIL_USER, Instance, modules, program, why_not_split
 from courierctl.layout import DEBIAN, is_ours
 
 PATIENCE = 60.0  # seconds for a program that checks something
-NO_PORT = "0"
-NO_PORT_SAID = f"Invalid port: {NO_PORT}"
 POSITIVE = re.compile(r"\s*\+?0*[1-9]")  # as atoi(3) reads it
 CHOICES = {
     "POP3_FIRST_UIDL": ("number", "filename", "dovecot"),
@@ -160,9 +157,9 @@ def tls(instance: Instance, found: Findings) -> None:
     if not (instance.kind.tls or settings.get("POP3_STARTTLS", "")[:1] in ("y", "Y")):
         return
     own = Findings()
-    program = instance.layout.find("couriertls")
-    if program and is_ours(program):
-        ask_couriertls(program, instance, own)
+    couriertls = instance.layout.find("couriertls")
+    if couriertls and is_ours(couriertls):
+        ask_couriertls(couriertls, instance, own)
     else:
         certificate(instance, own)
     found.warnings += own.warnings
@@ -172,7 +169,7 @@ def tls(instance: Instance, found: Findings) -> None:
     found.warnings += [f"{error} (STLS will fail)" for error in own.errors]
     helper = settings.get("COURIERTLS", "")
     if not os.access(helper, os.X_OK):
-        hint = f" (there is {program})" if program else ""
+        hint = f" (there is {couriertls})" if couriertls else ""
         found.warnings.append(
             f"{instance.where('COURIERTLS')}={helper}: not an executable file, "
             f"so STLS is not offered{hint}"
@@ -180,7 +177,7 @@ def tls(instance: Instance, found: Findings) -> None:
 
 
 def ask_couriertls(program: str, instance: Instance, found: Findings) -> None:
-    status, lines = _run([program, "-check"], instance)
+    status, lines = _run([program, "-check"], instance.environment, instance)
     for line in lines:
         kind, _, text = line.partition(": ")
         if kind == "WARN" or not (status or kind == "ERR"):
@@ -233,32 +230,32 @@ def free_ports(instance: Instance, found: Findings) -> None:
 
 
 def rehearsal(instance: Instance, found: Findings) -> None:
-    """couriertcpd reads its options, the access file and the chain, and stops at the port."""
+    """couriertcpd looks at its options, the access file and the chain; TLS has been looked at."""
     tcpd = instance.argv[instance.tcpd]
     if not is_ours(tcpd):
         return
-    before = instance.argv[instance.tcpd : instance.chain - 1]
-    chain = instance.argv[instance.chain :]
+    options = instance.argv[instance.tcpd + 1 : instance.chain]
+    login = instance.argv.index(program(instance, "courierpop3login"), instance.chain)
     setting = instance.where("TCPDOPTS")
-    if any(word.startswith("-pid") for word in before):
+    if any(word.startswith("-pid") for word in options):
         found.errors.append(f"{setting}: -pid: take it out, the pid file is courierlogger's")
         return
-    _, lines = _run([*before, NO_PORT, *chain], instance)
-    complete = lines[-1:] == [NO_PORT_SAID]
-    for line in lines[:-1] if complete else lines:
+    argv = [tcpd, "-check", *options, *instance.argv[login:]]
+    status, lines = _run(argv, {**instance.environment, "POP3_STARTTLS": "NO"}, instance)
+    for line in lines:
         text = line.removeprefix("WARN: ").replace(f"{tcpd}: ", "", 1)
-        if complete:
-            found.warnings.append(f"couriertcpd: {text}")
-        else:
+        if status:
             found.errors.append(f"{setting}, or the chain: couriertcpd: {text}")
+        else:
+            found.warnings.append(f"couriertcpd: {text}")
 
 
-def _run(argv: list[str], instance: Instance) -> tuple[int, list[str]]:
-    """Exit status and all lines of a program in the environment of the sessions."""
+def _run(argv: list[str], env: dict[str, str], instance: Instance) -> tuple[int, list[str]]:
+    """Exit status and all lines of a program."""
     try:
         done = subprocess.run(
             argv,
-            env=instance.environment,
+            env=env,
             cwd=instance.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -29,7 +29,7 @@ class Site:
         for program in BIN.iterdir():
             if program.name.startswith(("courier", "auth", "mk")):
                 (self.bin / program.name).symlink_to(program)
-        self.replace_couriertls(PASSED_THROUGH)
+        self.replace("couriertls", PASSED_THROUGH)
         pem = directory / "pop3d.pem"
         pem.write_text(FAKE_PEM)
         pem.chmod(0o600)
@@ -61,11 +61,12 @@ class Site:
             POP3DSSLSTART="NO",
         )
 
-    def replace_couriertls(self, text: str) -> None:
-        couriertls = self.bin / "couriertls"
-        couriertls.unlink(missing_ok=True)
-        couriertls.write_text(text)
-        couriertls.chmod(0o755)
+    def replace(self, name: str, text: str) -> None:
+        """Put a script in the place of one of our programs."""
+        program = self.bin / name
+        program.unlink(missing_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
 
     def set(self, file: str = "pop3d", **settings) -> None:
         """Give settings these values, in double quotes; None takes a setting out."""

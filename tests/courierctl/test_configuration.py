@@ -341,6 +341,7 @@ def test_shipped_files_give_no_warning_but_that_of_authmodules(site):
         ),
         ("TCPDOPTS", "-prefork=x", "TCPDOPTS, or the chain: couriertcpd: Invalid -prefork option."),
         ("TCPDOPTS", "-access=/nowhere", "TCPDOPTS, or the chain: couriertcpd: "),
+        ("TCPDOPTS", "-user=nowho", "TCPDOPTS, or the chain: couriertcpd: getpwnam: Success"),
         ("TCPDOPTS", "-pid=/tmp/x", "TCPDOPTS: -pid: take it out"),
         ("POP3_EXCLUSIVE", "yes", "POP3_EXCLUSIVE=yes: not one of 0, 1"),
         ("POP3_LOGIN_TIMEOUT", "1m", "POP3_LOGIN_TIMEOUT=1m: not a number of seconds"),
@@ -357,7 +358,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_anything_starts(site, set
 def test_couriertls_is_asked_about_the_certificates(site):
     mark = "# from courierchain.start import program\n"
     complain = "echo 'WARN: old'; echo 'no key in there'; exit 1\n"
-    site.replace_couriertls(f'#!/bin/sh\n{mark}[ "$1" = -check ] || exit 9\n{complain}')
+    site.replace("couriertls", f'#!/bin/sh\n{mark}[ "$1" = -check ] || exit 9\n{complain}')
     assert site.refused("start", "pop3d-ssl") == (
         "WARN: couriertls: old\nERR: couriertls: no key in there\n"
     )
