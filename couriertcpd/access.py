@@ -83,10 +83,14 @@ class Access:
             found = variables(self._table.find(address_bytes(local), local[1]), b"")
         if self._file is not None:
             found = {**found, **variables(self._table.find(remote), self._reply)}
+        self.drop_blocked(remote, found)
+        return found
+
+    def drop_blocked(self, remote: bytes, found: Variables) -> None:
+        """-drop, for a client whose session has these variables. Raises Denied."""
         if self._drop is not None and found.get(self._drop, self._env.get(self._drop)):
             log.warn(f"dropped blocked connection from {inet_ntop(AF_INET6, remote)}")
             raise Denied(self._reply)
-        return found
 
     def maxperip(self, found: Variables) -> int:
         """How many connections the address may have whose variables these are."""

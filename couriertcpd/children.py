@@ -130,7 +130,7 @@ class Children:
                 self._idle.remove(child)
                 self._hang_up(child)
 
-    def _heard(self, child: Child) -> None:
+    def heard(self, child: Child) -> None:
         """A worker's channel is readable: it is done, it delivers a session, or it has ended."""
         assert child.channel
         try:
@@ -191,7 +191,7 @@ class Children:
             if child.channel:
                 child.channel.shutdown(SHUT_RD)
             while child.channel:
-                self._heard(child)
+                self.heard(child)
         self._idle.clear()
         for child in list(self._children.values()):
             self._hang_up(child)
@@ -242,7 +242,7 @@ class Children:
         if ours and theirs:
             theirs.close()
             ours.setblocking(False)
-            self._watch(ours, lambda: self._heard(child))
+            self._watch(ours, lambda: self.heard(child))
         return child
 
     def _in_child(self, key: bytes, arrival: Arrival | None, channel: socket | None) -> None:

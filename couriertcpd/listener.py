@@ -23,6 +23,7 @@ from couriertcpd.arrival import Arrival
 from couriertcpd.children import Children
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
+from couriertcpd.lookups import Lookups
 from couriertcpd.proxies import Proxies
 from couriertcpd.reload import Reload, Sessions
 from couriertcpd.systemd import Notifier
@@ -43,6 +44,7 @@ class Listener:
         proxies: Proxies,
         access: Access,
         limits: Limits,
+        lookups: Lookups | None,
         tls: Relay | None,
         serve: Serve,
         *,
@@ -57,6 +59,7 @@ class Listener:
         self._proxies = proxies
         self._access = access
         self._limits = limits
+        self._lookups = lookups
         self._tls = tls
         self._notifier = notifier
         self._reload = reload
@@ -72,6 +75,8 @@ class Listener:
         self._children = Children(serve, limits, *watching, prefork=prefork, uses=uses, tls=tls)
         self._children.adopt(sessions)
         proxies.serve(*watching, self._introduce)
+        if lookups:
+            lookups.serve(*watching, self._looked_up)
         if tls:
             tls.serve(*watching, self._dispatch, self._release)
 
@@ -95,7 +100,8 @@ class Listener:
 
     def _execute_if_due(self) -> None:
         """After a reload's trial: as soon as everybody who has been accepted has a process."""
-        waiting = self._proxies.waiting + (self._tls.waiting if self._tls else 0)
+        rooms = (self._proxies, self._lookups, self._tls)
+        waiting = any(room and room.waiting for room in rooms)
         if self._leave and (not waiting or monotonic() >= self._leave):
             self._leave = 0.0
             self._reload.execute(self._children.retire(), self._signals)
@@ -169,12 +175,12 @@ class Listener:
             if not self._proxies.take(arrival) and self._admit(arrival):
                 admitted.append(arrival)
         for arrival in admitted:
-            self._encrypt(arrival)
+            self._look_up(arrival)
 
     def _introduce(self, arrival: Arrival) -> None:
         """A proxy has said whose connection it is."""
         if self._admit(arrival):
-            self._encrypt(arrival)
+            self._look_up(arrival)
 
     def _admit(self, arrival: Arrival) -> bool:
         """Whether there is to be a session; it is told what the access file has for it."""
@@ -190,6 +196,23 @@ class Listener:
         for line in self._limits.notices():
             log.plain(line)
         return admitted
+
+    def _look_up(self, arrival: Arrival) -> None:
+        if self._lookups:
+            self._lookups.take(arrival)
+        else:
+            self._encrypt(arrival)
+
+    def _looked_up(self, arrival: Arrival) -> None:
+        """The DNS has been asked about an admitted client."""
+        try:
+            self._access.drop_blocked(arrival.address, arrival.variables)
+        except Denied as why:
+            self._release(arrival)
+            reply(arrival.client, why.reply)
+            arrival.client.close()
+            return
+        self._encrypt(arrival)
 
     def _encrypt(self, arrival: Arrival) -> None:
         if self._tls is None or self._tls.on_demand:
@@ -215,6 +238,8 @@ class Listener:
 
     def _replenish(self) -> None:
         self._proxies.expire()
+        if self._lookups:
+            self._lookups.keep_up()
         if self._tls:
             self._tls.keep_alive()
         if monotonic() < self._refill:
@@ -250,9 +275,12 @@ class Listener:
             self._accepting = accepting
 
     def _patience(self) -> float:
+        patience = TICK
         if self._leave or monotonic() < max(self._resume, self._refill):
-            return PAUSE
-        return min(TICK, self._notifier.patience or TICK)
+            patience = PAUSE
+        if self._lookups:
+            patience = min(patience, self._lookups.patience())
+        return min(patience, self._notifier.patience or TICK)
 
     def _watch(
         self, sock: socket, callback: Callable[[], None], events: int = select.EPOLLIN

@@ -8,7 +8,7 @@
 PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
 PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
 OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`;
-            -haproxy in `proxies`
+            -haproxy in `proxies`; -block and -allow in `lookups`
 -check      says what would keep it from starting, without listening; exits 0 if nothing would
 -reload     see `reload`; what systemd gives and is told, see `systemd`
 
@@ -43,6 +43,7 @@ from couriertcpd.installation import (
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets, try_sockets
 from couriertcpd.listener import Listener
+from couriertcpd.lookups import of_command_line
 from couriertcpd.options import Options, parse
 from couriertcpd.proxies import Proxies
 from couriertcpd.rehearsal import rehearse
@@ -89,6 +90,7 @@ def check(options: Options, env: dict[str, str]) -> int:
     base = base_environment(options, env)
     places = endpoints(options.portlist, options.address)
     Proxies(options.haproxy, options.haproxyfrom)
+    of_command_line(options, base)
     _, program = encryption(options, base)
     load_chain(program, base)
     provide_for_closed_directories(options)
@@ -108,11 +110,12 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     base = base_environment(options, env)
     proxies = Proxies(options.haproxy, options.haproxyfrom)
     access = Access(options, base)
+    lookups = of_command_line(options, base)
     tls, program = encryption(options, base)
     chain = load_chain(program, base)
     provide_for_closed_directories(options)
     if not options.coldexec and is_login(chain[0]):
-        rehearse(session(chain, {**base, "POP3_FAILURE_DELAY": "0"}, nodnslookup=True))
+        rehearse(session(chain, {**base, "POP3_FAILURE_DELAY": "0"}))
     inherited = [*passed.values(), *(before.sockets if before else ())]
     running = become_daemon(options, before, [sock.fileno() for sock in inherited])
     occupy_record_number()
@@ -131,12 +134,12 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         settle(options, base, daemonized=running is not None)
     signal(SIGPIPE, SIG_IGN)
     limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
-    serve = session(chain, base, options.nodnslookup, options.stderr == "socket")
+    serve = session(chain, base, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
     return Listener(
-        *(sockets, proxies, access, limits, tls, serve),
+        *(sockets, proxies, access, limits, lookups, tls, serve),
         prefork=options.prefork,
         uses=options.uses,
         notifier=notifier,
@@ -197,9 +200,7 @@ def settle(options: Options, env: dict[str, str], *, daemonized: bool) -> None:
         daemon.leave_terminal()
 
 
-def session(
-    chain: list[str], base: dict[str, str], nodnslookup: bool, stderr_too: bool = False
-) -> Serve:
+def session(chain: list[str], base: dict[str, str], stderr_too: bool = False) -> Serve:
     """What a child does for one connection: the whole chain, from its first program."""
 
     def enter(argv: list[str], env: dict[str, str]) -> int:
@@ -209,7 +210,7 @@ def session(
     def serve(remote: Address, local: Address, told: Variables) -> int:
         if stderr_too:
             os.dup2(0, 2)
-        found = variables(remote, local, lookup=not nodnslookup)
+        found = variables(remote, local)
         return handover.run(enter, chain, {**base, **told, **found})
 
     return serve

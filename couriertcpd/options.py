@@ -24,7 +24,7 @@ NUMBER = "number"  # as C's atoi reads it; 1 or more
 LEVEL = "level"  # the same, from 0 to maxprocs; outside of it as if not given
 COUNT = "count"  # digits only
 IGNORED = "ignored"  # old command lines have it
-LATER = "later"  # Courier's, and not here yet
+LIST = "list"  # may be given several times, and all count
 
 INT_MAX = 2**31 - 1
 COUNT_DIGITS = 9
@@ -68,8 +68,8 @@ TABLE = (
     Option("drop", TEXT, None, "close connections that have this variable; without a value: BLOCK"),
     Option("noidentlookup", IGNORED, None, "identd is never asked"),
     Option("proxy", IGNORED, None, "there is no SOCKS"),
-    Option("allow", LATER, None, "DNS allow list"),
-    Option("block", LATER, None, "DNS block list"),
+    Option("allow", LIST, None, "DNS allow list"),
+    Option("block", LIST, None, "DNS block list"),
     Option("haproxy", TEXT, None, "connections begin with a PROXY header; see proxies.py"),
     # Ours
     Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
@@ -78,6 +78,8 @@ TABLE = (
     Option("reload", FLAG, False, "let the daemon of -pid take up new code, or this command line"),
     Option("check", FLAG, False, "say what is wrong with the command line, and do nothing"),
     Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
+    Option("dnstimeout", COUNT, 5, "seconds for all that the DNS is asked about a client"),
+    Option("nameservers", TEXT, "", "whom to ask about lists; default: those of resolv.conf"),
 )
 
 MISSPELT = {"maxprocs": "maxprocsarg"}  # as Courier's complaint has it
@@ -87,7 +89,8 @@ class Options:
     """What a command line says: an attribute for each option, by its name, and the positionals."""
 
     __slots__ = (
-        *(option.name for option in TABLE if option.kind not in (IGNORED, LATER)),
+        *(option.name for option in TABLE if option.kind not in (IGNORED, LIST)),
+        "lists",
         "argv0",
         "portlist",
         "program",
@@ -123,6 +126,9 @@ class Options:
     reload: bool
     check: bool
     coldexec: bool
+    dnstimeout: int
+    nameservers: str
+    lists: list[tuple[str, str]]  # -allow and -block with their values, as they came
 
 
 def parse(argv: list[str]) -> Options:
@@ -131,8 +137,9 @@ def parse(argv: list[str]) -> Options:
     With -stop and -restart nothing else is looked at, as nothing else is done. So it is with
     -reload, if nothing but -pid stands beside it.
     """
-    given, positionals = _scan(argv)
     options = Options()
+    options.lists = []
+    given, positionals = _scan(argv, options.lists)
     options.argv0 = argv[0]
     options.portlist, options.program = "", []
     for option in TABLE:
@@ -151,8 +158,9 @@ def parse(argv: list[str]) -> Options:
     return options
 
 
-def _scan(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The values given, by name, and the arguments after the options."""
+def _scan(argv: list[str], lists: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """The values given, by name, and the arguments after the options; `lists` takes all values of
+    an option that may be given several times."""
     known = {option.name: option.kind for option in TABLE}
     given = {}
     rest = argv[1:]
@@ -163,8 +171,8 @@ def _scan(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         name, _, value = word[1:].partition("=")
         if name not in known:
             raise Refused(f"{argv[0]}: Invalid option: {word}")
-        if known[name] == LATER:
-            raise Refused(f"{argv[0]}: -{name}: not supported yet")
+        if known[name] == LIST:
+            lists.append((name, value))
         given[name] = value
     return given, rest
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from couriertcpd.options import (
     IGNORED,
-    LATER,
+    LIST,
     TABLE,
     Options,
     Refused,
@@ -43,6 +43,13 @@ def test_without_options_courier_s_defaults_hold():
     )
     assert (chosen.user, chosen.group, chosen.pid, chosen.stderr) == (None, None, "", None)
     assert (chosen.prefork, chosen.uses, chosen.coldexec) == (0, 1, False)
+    assert chosen.lists == []
+
+
+def test_lists_add_up_in_the_order_of_the_command_line():
+    words = ["-block=a", "-allow=b,X", "-maxprocs=3", "-block=c", "-block=a"]
+    lists = [("block", "a"), ("allow", "b,X"), ("block", "c"), ("block", "a")]
+    assert options(*words).lists == lists
 
 
 def test_positionals_are_the_ports_and_the_program_with_all_its_arguments():
@@ -87,11 +94,6 @@ def test_fewer_than_two_positionals_get_the_usage_line(words):
 @pytest.mark.parametrize("word", ["-noidentlookup", "-noidentlookup=1", "-proxy", "-proxy=host"])
 def test_options_of_old_command_lines_are_taken_and_ignored(word):
     assert options(word).program == ["/bin/cat"]
-
-
-@pytest.mark.parametrize("name", ["allow", "block"])
-def test_what_is_not_there_yet_is_refused_by_name(name):
-    assert complaint(f"-{name}=x", *PLACE) == f"tcpd: -{name}: not supported yet"
 
 
 def test_accesslocal_needs_an_access_file_wherever_it_stands():
@@ -168,8 +170,8 @@ def test_stop_needs_nothing_else_and_looks_at_nothing_else():
 
 
 def test_the_table_and_the_attributes_are_the_same_options():
-    rows = {option.name for option in TABLE if option.kind not in (IGNORED, LATER)}
-    assert rows | {"argv0", "portlist", "program"} == set(Options.__annotations__)
+    rows = {option.name for option in TABLE if option.kind not in (IGNORED, LIST)}
+    assert rows | {"lists", "argv0", "portlist", "program"} == set(Options.__annotations__)
     for option in TABLE:
         assert f"-{option.name} " in listing()
 
