@@ -27,6 +27,7 @@ from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
 
+UNCHECKED = "COURIER_UNCHECKED"  # tells the login program that its question had no answer
 TEMPORARY = b"-ERR Temporary problem, please try again later\r\n"
 
 
@@ -68,7 +69,7 @@ class AuthModule:
             account, following = self._ask(request.parse(raw), argv[1], env)
         except (TemporaryFailure, BadRequest, Unusable) as why:
             log.err(f"{self.name}: {why}")
-            handover.start_over(env)
+            handover.start_over({**env, UNCHECKED: "1"})
         except Rejected:
             self._pass_on(raw, argv[1:], env)
         service = raw.partition(b"\n")[0]

@@ -13,9 +13,10 @@ When nobody accepts, the last program becomes this one again, by AUTHUSER and AU
 logs, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
-           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` reads,
-           and the settings DEFDOMAIN, DOMAINSEP,
-           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY
+           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` reads, and
+           the settings DEFDOMAIN, DOMAINSEP, POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY;
+           COURIER_THROTTLE, see `throttle`;
+           COURIER_UNCHECKED: the login tried last was not refused, nobody could or would check it
 Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
            COURIER_LOGIN_USER (the userid last tried, fit for a log line)
 Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain can't be started
@@ -27,11 +28,11 @@ import os
 from time import monotonic, sleep, time
 
 from courierchain import handover, log, relay, request
-from courierchain.authmodule import TEMPORARY
+from courierchain.authmodule import TEMPORARY, UNCHECKED
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.settings import Settings
-from courierpop3login import stls
+from courierpop3login import stls, throttle
 from courierpop3login.session import GREETING, LOGIN_FAILED, Authorization
 from pop3proto import state
 from pop3proto.commands import LineReader
@@ -57,7 +58,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         log.err(f"{argv[0]}: {why}")
         os.write(1, TEMPORARY)
         return 1
+    checked = env.pop(UNCHECKED, None) is None
     if again:
+        if checked:
+            throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
         sleep(delay)
     deadline = monotonic() + time_left(env, budget)
     if monotonic() >= deadline:
@@ -116,6 +120,8 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
     try:
         if session.request is None:
             handover.start_over(env)
+        elif not throttle.allowed(env, env["COURIER_LOGIN_USER"]):
+            handover.start_over({**env, UNCHECKED: "1"})
         else:
             request.offer(session.request)
             handover.become(argv[1:], env, record=True)

@@ -27,6 +27,7 @@ from couriertcpd.lookups import Lookups
 from couriertcpd.proxies import Proxies
 from couriertcpd.reload import Reload, Sessions
 from couriertcpd.systemd import Notifier
+from couriertcpd.throttle import TOO_MANY_FAILURES, Throttle
 from couriertcpd.worker import Serve
 
 PAUSE = 0.2  # seconds without accepting after the system had nothing left
@@ -46,6 +47,7 @@ class Listener:
         limits: Limits,
         lookups: Lookups | None,
         tls: Relay | None,
+        throttle: Throttle | None,
         serve: Serve,
         *,
         prefork: int,
@@ -61,6 +63,7 @@ class Listener:
         self._limits = limits
         self._lookups = lookups
         self._tls = tls
+        self._throttle = throttle
         self._notifier = notifier
         self._reload = reload
         self._epoll = select.epoll()
@@ -79,6 +82,8 @@ class Listener:
             lookups.serve(*watching, self._looked_up)
         if tls:
             tls.serve(*watching, self._dispatch, self._release)
+        if throttle:
+            self._watch(throttle.socket, throttle.heard)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -184,18 +189,24 @@ class Listener:
 
     def _admit(self, arrival: Arrival) -> bool:
         """Whether there is to be a session; it is told what the access file has for it."""
-        try:
-            arrival.variables.update(self._access.admit(arrival.address, arrival.client))
-            maxperip = self._access.maxperip(arrival.variables)
-            admitted = self._limits.admit(arrival.address, maxperip) is None
-        except Denied as why:
-            reply(arrival.client, why.reply)
-            admitted = False
+        admitted = self._may_come_in(arrival)
         if not admitted:
             arrival.client.close()
         for line in self._limits.notices():
             log.plain(line)
         return admitted
+
+    def _may_come_in(self, arrival: Arrival) -> bool:
+        try:
+            arrival.variables.update(self._access.admit(arrival.address, arrival.client))
+        except Denied as why:
+            reply(arrival.client, why.reply)
+            return False
+        if self._throttle and self._throttle.refuses(arrival.address, arrival.variables):
+            reply(arrival.client, TOO_MANY_FAILURES)
+            return False
+        maxperip = self._access.maxperip(arrival.variables)
+        return self._limits.admit(arrival.address, maxperip) is None
 
     def _look_up(self, arrival: Arrival) -> None:
         if self._lookups:

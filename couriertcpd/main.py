@@ -8,7 +8,8 @@
 PORTS       110 or pop3, 127.0.0.1.110, lists with commas; see `listen`
 PROGRAM     started with the client on descriptors 0 and 1 and TCPREMOTEIP... in its environment
 OPTION      see `options`; limits, -maxprocs and others, in `limits`; -access in `access`;
-            -haproxy in `proxies`; -block and -allow in `lookups`
+            -haproxy in `proxies`; -block and -allow in `lookups`; -maxfailsperip and
+            -maxfailsperuser in `throttle`
 -check      says what would keep it from starting, without listening; exits 0 if nothing would
 -reload     see `reload`; what systemd gives and is told, see `systemd`
 
@@ -47,6 +48,7 @@ from couriertcpd.lookups import of_command_line
 from couriertcpd.options import Options, parse
 from couriertcpd.proxies import Proxies
 from couriertcpd.rehearsal import rehearse
+from couriertcpd.throttle import THROTTLE, Throttle
 from couriertcpd.worker import Serve
 
 NAME = "couriertcpd"
@@ -134,12 +136,15 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         settle(options, base, daemonized=running is not None)
     signal(SIGPIPE, SIG_IGN)
     limits = Limits(options.maxprocs, options.maxperip, options.maxperc, options.warn)
+    throttle = Throttle.of(options, base)
+    if throttle:
+        base = {**base, THROTTLE: throttle.name}
     serve = session(chain, base, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
     return Listener(
-        *(sockets, proxies, access, limits, lookups, tls, serve),
+        *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
         notifier=notifier,

@@ -80,6 +80,9 @@ TABLE = (
     Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
     Option("dnstimeout", COUNT, 5, "seconds for all that the DNS is asked about a client"),
     Option("nameservers", TEXT, "", "whom to ask about lists; default: those of resolv.conf"),
+    Option("maxfailsperip", COUNT, 0, "failed logins from one address; 0: any number", lowest=0),
+    Option("maxfailsperuser", COUNT, 0, "failed logins as one userid; 0: any number", lowest=0),
+    Option("failswindow", COUNT, 600, "seconds in which they are counted, from the first"),
 )
 
 MISSPELT = {"maxprocs": "maxprocsarg"}  # as Courier's complaint has it
@@ -128,6 +131,9 @@ class Options:
     coldexec: bool
     dnstimeout: int
     nameservers: str
+    maxfailsperip: int
+    maxfailsperuser: int
+    failswindow: int
     lists: list[tuple[str, str]]  # -allow and -block with their values, as they came
 
 

@@ -43,7 +43,7 @@ def test_without_options_courier_s_defaults_hold():
     )
     assert (chosen.user, chosen.group, chosen.pid, chosen.stderr) == (None, None, "", None)
     assert (chosen.prefork, chosen.uses, chosen.coldexec) == (0, 1, False)
-    assert chosen.lists == []
+    assert (chosen.lists, chosen.maxfailsperip, chosen.maxfailsperuser) == ([], 0, 0)
 
 
 def test_lists_add_up_in_the_order_of_the_command_line():
