@@ -31,28 +31,32 @@ LARGEST = 1 << 20  # octets of a certificate's file
 KEY = b" PRIVATE KEY-----"
 OBSOLETE_CIPHERS = "DEFAULT"  # to which a lower level of security is added
 
+MODE = -1  # where it is in a stamp
 Stamp = dict[str, tuple[int, ...] | None]
 
 
 class Certificates:
     """The contexts for all names; `names` of those that aren't loaded yet map to None."""
 
-    __slots__ = ("_settings", "_default", "_named", "warnings")
+    __slots__ = ("_settings", "_default", "_suffixes", "_named", "warnings")
 
     def __init__(self, settings: Settings):
         self._settings = settings
         self.warnings = list(settings.warnings)
         self._default = server_context(settings)
         load_pair(self._default, settings, "", self.warnings)
-        self._named: dict[str, ssl.SSLContext | None] = dict.fromkeys(names(settings))
+        self._suffixes = names(settings)
+        self._named: dict[str, ssl.SSLContext | None] = dict.fromkeys(self._suffixes)
         self._default.sni_callback = self._choose
 
     def load_all(self, previous: Certificates | None) -> None:
         """Load those of all names now; one that can't be is that of `previous`, or absent."""
         for name in list(self._named):
-            if self._load(name) is None and previous and previous._named.get(name):
-                self._named[name] = previous._named[name]
-                self._named[name].sni_callback = self._choose  # type: ignore[union-attr]
+            self._load(name, previous._named.get(name) if previous else None)
+
+    def _adopt(self, name: str, context: ssl.SSLContext) -> None:
+        context.sni_callback = self._choose
+        self._named[name] = context
 
     def context(self, address: str) -> ssl.SSLContext:
         """What to begin a handshake with on a connection to this address of ours."""
@@ -75,19 +79,23 @@ class Certificates:
             return None
         return self._named[name] or self._load(name)
 
-    def _load(self, name: str) -> ssl.SSLContext | None:
-        """The context for a name; None, a warning and no second try if it can't be loaded."""
+    def _load(self, name: str, before: ssl.SSLContext | None = None) -> ssl.SSLContext | None:
+        """The context for a name. If it can't be loaded that is a warning, and the one `before`
+        counts; without such, None, and it isn't tried again."""
         context = server_context(self._settings)
         found: list[str] = []
         try:
-            load_pair(context, self._settings, f".{file_suffix(self._settings, name)}", found)
+            load_pair(context, self._settings, f".{self._suffixes[name]}", found)
         except Refused as why:
-            del self._named[name]
-            self.warnings.append(f"{why} (counts as absent)")
-            return None
+            if before:
+                self.warnings.append(f"{why} (the one read before stays in use)")
+                self._adopt(name, before)
+            else:
+                self.warnings.append(f"{why} (counts as absent)")
+                del self._named[name]
+            return before
         self.warnings += found
-        context.sni_callback = self._choose
-        self._named[name] = context
+        self._adopt(name, context)
         return context
 
 
@@ -265,7 +273,8 @@ def warn_of_age(text: bytes, setting: str, warnings: list[str]) -> None:
 
 
 def warn_of_mode(path: str, warnings: list[str]) -> None:
-    if os.stat(path).st_mode & S_IROTH:
+    there = stamp_of(path)
+    if there and there[MODE] & S_IROTH:
         warnings.append(f"{path}: everybody can read the private key in it; chmod o-r {path}")
 
 
@@ -292,10 +301,10 @@ def dh_problem(why: OSError) -> str:
     return (why.reason or "not DH parameters").replace("_", " ").lower()
 
 
-def names(settings: Settings) -> list[str]:
-    """NAMEs and ADDRESSes that have a file."""
-    found = suffixes(settings.certificate)
-    return [name.lower() for name in found if os.access(f"{settings.certificate}.{name}", os.R_OK)]
+def names(settings: Settings) -> dict[str, str]:
+    """NAMEs and ADDRESSes that have a file, and how the file spells them."""
+    path = settings.certificate
+    return {end.lower(): end for end in suffixes(path) if os.access(f"{path}.{end}", os.R_OK)}
 
 
 def suffixes(path: str) -> list[str]:
@@ -311,11 +320,6 @@ def suffixes(path: str) -> list[str]:
     return sorted(end for end in ends if "." in end or ":" in end or end == "localhost")
 
 
-def file_suffix(settings: Settings, name: str) -> str:
-    """The name as the file has it."""
-    return next((end for end in suffixes(settings.certificate) if end.lower() == name), name)
-
-
 def stamp(settings: Settings) -> Stamp:
     """What changes when somebody puts other files in their place."""
     paths = {settings.certificate, settings.key, settings.dh, settings.trusted} - {""}
@@ -329,7 +333,8 @@ def stamp_of(path: str) -> tuple[int, ...] | None:
         there = os.stat(path)
     except OSError:
         return None
-    return (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
+    when = (there.st_mtime_ns, there.st_ctime_ns)
+    return (there.st_dev, there.st_ino, there.st_size, *when, there.st_mode)
 
 
 def report(warnings: list[str]) -> None:

@@ -176,6 +176,7 @@ class Keeper:
 
     def _fill_up(self) -> None:
         """Have as many workers that take requests as there are to be."""
+        gc.unfreeze()  # certificates that have been replaced are to go
         gc.collect()
         gc.freeze()  # what is here now is every worker's, and stays
         while len(self._leashes) < self._settings.relays:

@@ -26,6 +26,7 @@ from couriertls.failure import Failure, failure
 from couriertls.loop import Loop
 
 CHANNEL = 0
+UNLIMITED = 1 << 20
 SPARE = 40  # descriptors that aren't for connections
 PER_CONNECTION = 3  # network, plain, reply
 INTEGER = array("i").itemsize
@@ -169,7 +170,8 @@ def descriptors() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         pass
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return UNLIMITED if most == resource.RLIM_INFINITY else most
 
 
 def receive(channel: socket) -> tuple[bytes, list[int]]:

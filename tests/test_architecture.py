@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
-    *("couriertcpd", "courierlogger", "courierpop3login", "authmodules", "courierpop3d", "makedat"),
-    "courierctl",
+    *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
+    *("courierpop3d", "courierctl", "makedat"),
 }
 OURS = PROGRAMS | set(SHARED)
 
@@ -70,10 +70,11 @@ LOGIN = "import courierpop3login.main"
 SERVER = "import courierpop3d.main"
 LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
+RELAY = "import couriertls.main, courierchain.relay"
 MODULES = "import authmodules.authuserdb, authmodules.authpwd, authmodules.authshadow"
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER, LOGGER])
+@pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER, LOGGER, RELAY])
 def test_the_connection_path_imports_nothing_expensive(stage):
     assert not loaded_by(f"import courierchain.start\n{stage}") & EXPENSIVE
 
@@ -86,7 +87,7 @@ def test_authpam_adds_what_python_pam_needs_and_no_more():
     assert loaded_by("import authmodules.authpam") & EXPENSIVE <= PYTHON_PAM
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, "import authmodules.authuserdb"])
+@pytest.mark.parametrize("stage", [LOGIN, SERVER, RELAY, "import authmodules.authuserdb"])
 def test_a_stage_started_alone_does_without_enum_and_socket(stage):
     alone = loaded_by(f"import courierchain.start\n{stage}")
     assert not alone & {"socket", "selectors", "hashlib"}
