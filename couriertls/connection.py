@@ -36,6 +36,7 @@ from socket import (
     TCP_NODELAY,
     socket,
 )
+from typing import Protocol
 
 from courierchain import log
 from couriertls import peer
@@ -48,28 +49,34 @@ LINGER = 10.0  # seconds
 ALERT = b"\x15\x03\x03\x00\x02\x02\x46"  # fatal, protocol_version (RFC 8446, 6)
 SHAKING, RELAYING, LINGERING, CLOSED = range(4)
 
-# Called once, when the handshake is over: the variables for the environment, or why it failed.
-Outcome = Callable[[ssl.SSLSocket, dict[str, str], Failure | None], None]
+
+class Asker(Protocol):
+    """Who is told when the handshake is over: once `shaken`, or `failed`; or `failed` because
+    `shaken` has found fault with the client's certificate."""
+
+    def shaken(self, tls: ssl.SSLSocket, variables: dict[str, str]) -> None:
+        """variables: for the environment. Raises Failure, Unusable or OSError."""
+
+    def failed(self, why: Failure) -> None: ...
 
 
 class Limits:
-    """Seconds: of a handshake, and that output may be left untaken. lingers: see below."""
+    """Seconds: of a handshake, and that output may be left untaken. lingers: False if others share
+    the connection, and close it themselves when the handshake has failed."""
 
     __slots__ = ("handshake", "send", "lingers")
 
     def __init__(self, handshake: float, send: float, lingers: bool = True):
         self.handshake = handshake
         self.send = send
-        self.lingers = (
-            lingers  # False: whoever shares the connection ends it if the handshake fails
-        )
+        self.lingers = lingers
 
 
 class Connection:
     """address: TCPREMOTEIP, for the log. doing: accept or connect. It owns both sockets."""
 
     __slots__ = (
-        *("_loop", "_limits", "_address", "_network", "_plain", "_outcome", "_doing", "_phase"),
+        *("_loop", "_limits", "_address", "_network", "_plain", "_asker", "_doing", "_phase"),
         *("_in", "_out", "_network_ended", "_plain_ended", "_deaf", "_read_waits_to_write"),
     )
 
@@ -80,7 +87,7 @@ class Connection:
         address: str,
         network: ssl.SSLSocket,
         plain: socket,
-        outcome: Outcome,
+        asker: Asker,
         doing: str = "accept",
     ):
         self._loop = loop
@@ -88,7 +95,7 @@ class Connection:
         self._address = address
         self._network: socket = network
         self._plain = plain
-        self._outcome: Outcome | None = outcome
+        self._asker: Asker | None = asker
         self._doing = doing
         self._phase = SHAKING
         self._in: memoryview | None = None  # what the program hasn't taken yet
@@ -121,40 +128,31 @@ class Connection:
         try:
             tls.do_handshake()
             variables = peer.variables(tls)
+            if self._asker:
+                self._asker.shaken(tls, variables)
         except ssl.SSLWantReadError:
             self._loop.watch(self._network.fileno(), EPOLLIN, self._network_ready)
         except ssl.SSLWantWriteError:
             self._loop.watch(self._network.fileno(), EPOLLOUT, self._network_ready)
-        except (OSError, ValueError) as why:
+        except (Failure, OSError, ValueError) as why:
             self._fail(failure(self._doing, why))
         else:
-            self._begin(variables)
+            self._asker = None
+            self._loop.limit(self, None)
+            self._phase = RELAYING
+            self._settle()
 
     @property
     def _tls(self) -> ssl.SSLSocket:
         assert isinstance(self._network, ssl.SSLSocket)
         return self._network
 
-    def _begin(self, variables: dict[str, str]) -> None:
-        self._loop.limit(self, None)
-        try:
-            self._report(variables, None)
-        except Failure as why:
-            self._fail(why)
-            return
-        self._phase = RELAYING
-        self._settle()
-
-    def _report(self, variables: dict[str, str], why: Failure | None) -> None:
-        """Raises Failure, if the outcome finds fault with the variables."""
-        outcome, self._outcome = self._outcome, None
-        if outcome:
-            outcome(self._tls, variables, why)
-
     def _fail(self, why: Failure) -> None:
         if why.needs_alert:
             send_alert(self._network)
-        self._report({}, why)
+        asker, self._asker = self._asker, None
+        if asker:
+            asker.failed(why)
         if self._limits.lingers:
             self._linger()
         else:

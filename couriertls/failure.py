@@ -46,7 +46,8 @@ def failure(doing: str, why: Exception) -> Failure:
         return why
     if isinstance(why, Unusable):
         return Failure(f"couriertls: {doing}: {why}")
-    if isinstance(why, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
+    gone = isinstance(why, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError))
+    if gone or (isinstance(why, OSError) and why.errno == errno.ENOTCONN):
         return Failure(GONE, is_noise=True)
     if isinstance(why, ssl.SSLCertVerificationError):
         return Failure(f"couriertls: {doing}: error:{why.verify_message}")

@@ -34,7 +34,7 @@ UNCONFIGURED = "couriertls: TLS is not set up here; the log says why"
 
 
 class Single:
-    """The connection of a command line; `run` gives the exit status."""
+    """The connection of a command line, and its asker; `run` gives the exit status."""
 
     __slots__ = ("_options", "_env", "_settings", "_variables", "_loop")
 
@@ -56,7 +56,7 @@ class Single:
             self._write(self._options.statusfd, f"{UNCONFIGURED}\n")
             return 1
         except Failure as why:
-            self._complain(why)
+            self.failed(why)
             return 1
         return self._relay(context, network)
 
@@ -121,10 +121,10 @@ class Single:
                 server_hostname=None if options.server else options.verify or options.host or None,
             )
         except (OSError, ValueError) as why:
-            self._complain(failure(self._doing, why))
+            self.failed(failure(self._doing, why))
             return None
         address = self._env.get("TCPREMOTEIP", "")
-        connection = Connection(self._loop, limits, address, tls, plain, self._shaken, self._doing)
+        connection = Connection(self._loop, limits, address, tls, plain, self, self._doing)
         self._loop.run(lambda: connection.is_closed or self._variables is not None)
         return connection
 
@@ -132,23 +132,15 @@ class Single:
     def _doing(self) -> str:
         return "accept" if self._options.server else "connect"
 
-    def _shaken(
-        self, tls: ssl.SSLSocket, variables: dict[str, str], failed: Failure | None
-    ) -> None:
-        """Raises Failure."""
-        if failed is None:
-            try:
-                self._write(self._options.printx509, peer.text(tls))
-            except peer.Unusable as why:
-                raise failure(self._doing, why) from why
-            self._variables = variables
-            if self._settings.debug:
-                log.debug(f"couriertls: {variables[peer.PROTOCOL]}")
-        else:
-            self._complain(failed)
+    def shaken(self, tls: ssl.SSLSocket, variables: dict[str, str]) -> None:
+        """Raises Unusable."""
+        self._write(self._options.printx509, peer.text(tls))
         self._write(self._options.statusfd, "")
+        self._variables = variables
+        if self._settings.debug:
+            log.debug(f"couriertls: {variables[peer.PROTOCOL]}")
 
-    def _complain(self, why: Failure) -> None:
+    def failed(self, why: Failure) -> None:
         line = why.line(self._env.get("TCPREMOTEIP", ""))
         if self._options.statusfd is None:
             log.plain(line)

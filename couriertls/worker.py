@@ -14,7 +14,6 @@ import os
 import resource
 import ssl
 from array import array
-from functools import partial
 from select import EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT
 from socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, SCM_RIGHTS, socket
 
@@ -30,6 +29,30 @@ UNLIMITED = 1 << 20
 SPARE = 40  # descriptors that aren't for connections
 PER_CONNECTION = 3  # network, plain, reply
 INTEGER = array("i").itemsize
+
+
+class Asker:
+    """Who has sent a request; it gets the answer by way of the worker."""
+
+    __slots__ = ("_worker", "_request", "_debug")
+
+    def __init__(self, worker: Worker, request: relay.Request, debug: bool):
+        self._worker = worker
+        self._request = request
+        self._debug = debug
+
+    def shaken(self, tls: ssl.SSLSocket, variables: dict[str, str]) -> None:
+        """Raises OSError, if a client's certificate says more than an answer holds."""
+        message = relay.answer(self._request.ident, True, variables=variables)
+        if self._debug:
+            resumed = ", resumed" if tls.session_reused else ""
+            address = log.safe(self._request.env.get("TCPREMOTEIP", ""))
+            log.debug(f"ip=[{address}], couriertls: {variables[peer.PROTOCOL]}{resumed}")
+        self._worker.answer(self._request, message)
+
+    def failed(self, why: Failure) -> None:
+        log.plain(why.line(self._request.env.get("TCPREMOTEIP", "")))
+        self._worker.answer(self._request, relay.answer(self._request.ident, False, why.text))
 
 
 class Worker:
@@ -110,7 +133,7 @@ class Worker:
     def _begin(self, request: relay.Request) -> None:
         self._asked += 1
         address = request.env.get("TCPREMOTEIP", "")
-        outcome = partial(self._shaken, request)
+        asker = Asker(self, request, self._debug)
         network = plain = None
         try:
             network = socket(fileno=request.network)
@@ -119,34 +142,13 @@ class Worker:
             context = self._certificates.context(request.env.get("TCPLOCALIP", ""))
             tls = context.wrap_socket(network, server_side=True, do_handshake_on_connect=False)
         except (OSError, ValueError) as why:
-            self._answer(request, {}, failure("accept", why))
+            asker.failed(failure("accept", why))
             for side, number in ((network, request.network), (plain, request.plain)):
                 side.close() if side else close([number])
             return
-        Connection(self._loop, self._limits, address, tls, plain, outcome)
+        Connection(self._loop, self._limits, address, tls, plain, asker)
 
-    def _shaken(
-        self,
-        request: relay.Request,
-        tls: ssl.SSLSocket,
-        variables: dict[str, str],
-        failed: Failure | None,
-    ) -> None:
-        """Raises Failure."""
-        if self._debug and not failed:
-            resumed = ", resumed" if tls.session_reused else ""
-            address = log.safe(request.env.get("TCPREMOTEIP", ""))
-            log.debug(f"ip=[{address}], couriertls: {variables[peer.PROTOCOL]}{resumed}")
-        self._answer(request, variables, failed)
-
-    def _answer(
-        self, request: relay.Request, variables: dict[str, str], failed: Failure | None
-    ) -> None:
-        if failed:
-            log.plain(failed.line(request.env.get("TCPREMOTEIP", "")))
-            message = relay.answer(request.ident, False, failed.text)
-        else:
-            message = relay.answer(request.ident, True, variables=variables)
+    def answer(self, request: relay.Request, message: bytes) -> None:
         self._asked -= 1
         if request.reply is None:
             self._answers.append(message)

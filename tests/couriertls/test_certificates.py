@@ -141,7 +141,12 @@ def test_a_key_of_a_name_in_a_file_of_its_own(program, files):
 # Clients' certificates
 
 
-def issue(authority: trustme.CA, *attributes: tuple[x509.ObjectIdentifier, str]) -> bytes:
+NAMED = x509.SubjectAlternativeName([x509.DNSName("joe.example")])
+
+
+def issue(
+    authority: trustme.CA, *attributes: tuple[x509.ObjectIdentifier, str], names=NAMED
+) -> bytes:
     """A client's certificate and key for a subject."""
     key = ec.generate_private_key(ec.SECP256R1())
     parent = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
@@ -157,7 +162,7 @@ def issue(authority: trustme.CA, *attributes: tuple[x509.ObjectIdentifier, str])
         .serial_number(x509.random_serial_number())
         .not_valid_before(parent.not_valid_before_utc)
         .not_valid_after(parent.not_valid_after_utc)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("joe.example")]), critical=False)
+        .add_extension(names, critical=False)
         .sign(signer, hashes.SHA256())
     )
     return made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
@@ -263,6 +268,36 @@ def test_cve_50_a_name_with_control_characters_is_refused(relay, program, files,
     assert connection.program.recv(1) == b""
     cold = program("/bin/echo", "started", env=env)
     assert b"started" not in read_all(cold.hello(context))
+
+
+def test_a_subject_that_no_answer_holds_is_refused_and_hinders_nobody(relay, files):
+    blocks = [(x509.ObjectIdentifier(f"1.3.6.1.4.1.99999.{n}"), "x" * 900) for n in range(20)]
+    server = relay(**verifying(files, "PEER"), TLS_RELAYS="1")
+    other = server.hello()
+    connection = server.connect()
+    context = with_certificate(files, issue(files.authority, *blocks))
+    connection.client = context.wrap_socket(connection.client, server_hostname="mail.example")
+    answer = connection.answer()
+    assert (answer.connected, answer.text) == (False, "couriertls: accept: Message too long")
+    other.program.sendall(b"x")
+    assert other.client.recv(1) == b"x"
+
+
+def test_statusfd_tells_of_a_certificate_that_cannot_be_printed(program, files):
+    status, status_end = os.pipe()
+    relay = program(
+        *("/bin/echo", "started"),
+        options=["-tcpd", f"-statusfd={status_end}"],
+        env=verifying(files, "PEER"),
+        pass_fds=(status_end,),
+    )
+    os.close(status_end)
+    names = x509.SubjectAlternativeName([x509.DNSName("joe\nVersion: none")])
+    relay.hello(with_certificate(files, issue(files.authority, *JOE, names=names)))
+    with open(status) as said:
+        text = "couriertls: accept: Invalid peer certificate: a control character in it\n"
+        assert said.read() == text
+    assert relay.ended() == (1, [])
 
 
 def test_the_subject_is_in_the_program_s_environment_and_printed(program, files):

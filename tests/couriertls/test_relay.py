@@ -14,7 +14,7 @@ import pytest
 
 from courierchain import relay as protocol
 from tests.conftest import DEADLINE, needs, needs_root, wait_until
-from tests.couriertls.conftest import ENVIRONMENT, RELAY, connected, descriptors_of, read_all
+from tests.couriertls.conftest import ENVIRONMENT, RELAY, connected, descriptors_of, hello, read_all
 
 
 def names(tls: ssl.SSLSocket) -> set[str]:
@@ -473,3 +473,35 @@ def test_without_a_channel_on_descriptor_0_it_says_who_starts_it():
     )
     assert done.returncode == 1
     assert "descriptor 0 is not a UNIX SOCK_SEQPACKET socket" in done.stderr
+
+
+def test_8314_07_no_client_is_lost_while_certificates_are_renewed(relay, files):
+    server = relay()
+    over = threading.Event()
+    lock = threading.Lock()
+    served = []
+
+    def keep_connecting() -> None:
+        while not over.is_set():
+            with lock:
+                connection = server.connect()
+            try:
+                connection.client = hello(files.client(), connection.client)
+                pinged(connection)
+                served.append(connection.answer().connected)
+            except (OSError, AssertionError) as why:
+                served.append(why)
+            connection.close()
+
+    threads = [threading.Thread(target=keep_connecting) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        workers = set(server.workers())
+        files.write("mail.example")
+        renewed(server, workers)
+    over.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert set(served) == {True} and len(served) > 20
+    assert not [line for line in server.lines() if not line.startswith("INFO: ")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, needs, needs_root, wait_until
-from tests.couriertls.conftest import RELAY, connected, read_all
+from tests.couriertls.conftest import RELAY, connected, descriptors_of, read_all
 
 SHOW = ["/bin/sh", "-c", "env; echo fds: $(ls /proc/$$/fd); echo end"]
 
@@ -267,6 +267,25 @@ def test_statusfd_doesnt_tell_a_client_about_files(program, files):
     code, lines = relay.ended()
     assert code == 1 and "TLS_CERTFILE=/nowhere" in lines[0]
     os.close(status)
+
+
+def test_cve_22_broken_handshakes_leave_no_process(serve, files):
+    stages = ["couriertls", "-server", "-tcpd", "/bin/echo", "hello"]
+    env = {"TLS_CERTFILE": str(files.file), "TLS_HANDSHAKE_TIMEOUT": "2"}
+    server = serve("-maxperip=40", stages=stages, env=env)
+    before = descriptors_of(server.process.pid)
+    clients = []
+    for octets in (b"", b"USER x\r\n", b"\x16\x03\x01\x00\x80\x01", b"\x80\x2e\x01") * 8:
+        client = server.client()
+        client.send(octets)
+        clients.append(client)
+    for client in clients[::2]:
+        client.close()
+    for client in clients[1::2]:
+        client.rest()
+        client.close()
+    wait_until(lambda: not server.children(), "no process left")
+    assert descriptors_of(server.process.pid) == before
 
 
 def test_couriertls_behind_our_couriertcpd(serve, mode, john, files):
