@@ -129,9 +129,8 @@ def test_the_client_s_side_with_a_program(pop3s, files):
         env={"TLS_TRUSTCERTS": str(files.trusted)},
     )
     assert done.returncode == 0, done.stderr
-    assert wait_until(lambda: seen.read_bytes().count(b"\n") == 2 and seen.read_bytes()) == (
-        b"+OK Hello there.\r\n" + b"trustme v1.2.1\n"
-    )
+    wait_until(lambda: seen.read_bytes().count(b"\n") == 2)
+    assert seen.read_bytes().startswith(b"+OK Hello there.\r\ntrustme ")
 
 
 @pytest.mark.parametrize("domain, accepted", [("localhost", True), ("mail.example", False)])
