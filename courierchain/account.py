@@ -104,7 +104,7 @@ class Session:
 
 
 def become_user(account: Account) -> None:
-    """Take the groups, gid, uid and home of an account that has passed `check`, for good.
+    """Take the groups, gid and uid of an account that has passed `check`, for good.
 
     Raises Unusable if that can't be done whole; the process must not go on then.
     """
@@ -121,6 +121,10 @@ def become_user(account: Account) -> None:
         raise Unusable(f"cannot become uid {uid}, gid {gid}: {why.strerror}") from why
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         raise Unusable(f"cannot become uid {uid}, gid {gid}: not started as root")
+
+
+def enter_home(account: Account) -> None:
+    """Raises Unusable."""
     try:
         os.chdir(account.home)
     except OSError as why:

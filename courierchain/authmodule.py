@@ -7,7 +7,8 @@ Account, or raises Rejected or TemporaryFailure. The frame does the rest (chain-
     descriptor 3    the request, read to its end
     AUTHENTICATED   set: an earlier module has accepted; become the next program at once
 
-    Account            become the user, set the environment, answer on descriptor 3, become argv[1]
+    Account            become the user, set the environment, answer on descriptor 3, become argv[1];
+                       or courierpop3proxy with the request, if the mailbox is on another host
     Rejected           put the same bytes on descriptor 3 again, become argv[1]
     TemporaryFailure   log why, and go back to the login program: no other module is asked
 
@@ -21,8 +22,8 @@ import sys
 from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGTERM, pthread_sigmask, signal
 from collections.abc import Callable
 
-from courierchain import handover, log, programs, request
-from courierchain.account import Account, Session, Unusable, become_user
+from courierchain import handover, log, mailhost, programs, request
+from courierchain.account import Account, Session, Unusable, become_user, enter_home
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
@@ -66,14 +67,20 @@ class AuthModule:
             raw = request.take()
             if not raw:
                 raise AuthFailure
-            account, following = self._ask(request.parse(raw), argv[1], env)
+            question = request.parse(raw)
+            account, following = self._ask(question, argv[1], env)
         except (TemporaryFailure, BadRequest, Unusable) as why:
             log.err(f"{self.name}: {why}")
             handover.start_over({**env, UNCHECKED: "1"})
         except Rejected:
             self._pass_on(raw, argv[1:], env)
-        service = raw.partition(b"\n")[0]
-        return self._accept(account, service, [following, *argv[2:]], env)
+        told = {**env, **account.environment()}
+        if mailhost.is_elsewhere(told):
+            return self._pass_to_proxy(account, question, told, env)
+        if mailhost.is_proxy(env) and not mailhost.hosts(told):
+            address = log.safe(account.address)
+            log.warn(f"proxy enabled, but no proxy host defined for {address}")
+        return self._accept(account, question.service, [following, *argv[2:]], told)
 
     def _ask(self, question: Request, following: str, env: dict[str, str]) -> tuple[Account, str]:
         """The account, and the path of the program that is to serve it: looked up while the
@@ -108,7 +115,6 @@ class AuthModule:
     def _accept(
         self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
     ) -> int:
-        env = {**env, **account.environment()}
         delivered = deliver is not None and deliver(self.name, account, service, argv, env)
         if account.session is None:
             return 0 if delivered else going_on(self.name, account, service)(argv, env)
@@ -118,20 +124,43 @@ class AuthModule:
         account.session.close()
         return status
 
+    def _pass_to_proxy(
+        self, account: Account, question: Request, told: dict[str, str], env: dict[str, str]
+    ) -> int:
+        """Let courierpop3proxy serve the account. This process stays, and is root as before: after
+        a refusal the client may try again."""
+        status = mailhost.REFUSED
+        if question.login:
+            proxy = passing_on(self.name, account, question)
+            status = run_within(account.session, proxy, [mailhost.PROXY], told)
+        else:
+            log.warn(f"proxy enabled, but no password for {log.safe(account.address)}")
+        if account.session:
+            account.session.close()
+        if status == mailhost.REFUSED:
+            handover.start_over(env)
+        if status == mailhost.UNREACHED:
+            os.write(1, TEMPORARY)
+        return status
+
     def run(self) -> None:
         """Run as a program of its own: for modules that are not part of this distribution."""
         programs.directory = programs.directory or os.path.dirname(os.environ.get("AUTHUSER", ""))
         os._exit(handover.run(self, sys.argv, dict(os.environ)))
 
 
-def run_within(session: Session, main: handover.Main, argv: list[str], env: dict[str, str]) -> int:
+def run_within(
+    session: Session | None, main: handover.Main, argv: list[str], env: dict[str, str]
+) -> int:
     """Run the rest of the chain in a child, while this process keeps the session; its status."""
     handover.spend()
     pthread_sigmask(SIG_BLOCK, [SIGTERM])
     child = os.fork()
     if child == 0:
         pthread_sigmask(SIG_UNBLOCK, [SIGTERM])
-        session.forget()
+        if session:
+            session.forget()
+        handover.keep(request.RECORD)  # what a worker keeps is not for the user
         os._exit(handover.run(main, argv, env))
     # Told to end, the service ends first: the session is closed after it.
     signal(SIGTERM, lambda *_: os.kill(child, SIGTERM))
@@ -148,6 +177,7 @@ def going_on(name: str, account: Account, service: bytes) -> handover.Main:
     def go_on(argv: list[str], env: dict[str, str]) -> int:
         try:
             become_user(account)
+            enter_home(account)
             answer = request.encode(service, request.AUTHENTICATED, os.fsencode(account.user))
             request.offer(answer)
             handover.become(argv, env, record=True)
@@ -158,6 +188,23 @@ def going_on(name: str, account: Account, service: bytes) -> handover.Main:
         return 1
 
     return go_on
+
+
+def passing_on(name: str, account: Account, question: Request) -> handover.Main:
+    """Become the user, put the request on descriptor 3 again, become the proxy. The user's home is
+    where the mailbox is: not here."""
+
+    def pass_on(argv: list[str], env: dict[str, str]) -> int:
+        try:
+            become_user(account)
+            os.chdir("/")
+            request.offer(question.raw)
+            handover.become(argv, env, record=True)
+        except (Unusable, CannotBecome, OSError) as why:
+            log.err(f"{name}: user={log.safe(account.user)}: {why}")
+        return mailhost.UNREACHED
+
+    return pass_on
 
 
 def auth_module(verify: Verify) -> AuthModule:

@@ -59,7 +59,7 @@ class Client:
         Raises TimedOut, and Gone at the end of the input.
         """
         _wait(self._readable, limit)
-        return self._read(size)
+        return self.read_some(size)
 
     def sends_within(self, limit: float) -> bool:
         """Whether there is something to receive, or comes in that time. Raises Gone."""
@@ -75,14 +75,15 @@ class Client:
         """
         _wait(self._readable, limit)
         if not self._socket:
-            return self._read(1)
+            return self.read_some(1)
         try:
             seen = self._socket.recv(PEEKED, MSG_PEEK)
         except OSError as why:
             raise Gone from why
-        return self._read(seen.find(b"\n") + 1 or len(seen) or 1)
+        return self.read_some(seen.find(b"\n") + 1 or len(seen) or 1)
 
-    def _read(self, size: int) -> bytes:
+    def read_some(self, size: int) -> bytes:
+        """What is there, at most `size` octets, or what comes next. Raises Gone."""
         try:
             data = self._socket.recv(size) if self._socket else os.read(0, size)
         except OSError as why:
@@ -94,24 +95,25 @@ class Client:
     def send(self, data: bytes) -> None:
         """Send all of it. Raises TimedOut and Gone."""
         left = memoryview(data)
+        while left:
+            done = self.write_some(left)
+            self.sent += done
+            left = left[done:]
+
+    def write_some(self, data: memoryview) -> int:
+        """Octets sent, perhaps none, once the client takes some. Raises TimedOut and Gone."""
         try:
-            while left:
-                done = self._write(left)
-                self.sent += done
-                left = left[done:]
+            if self._socket:
+                try:
+                    return self._socket.send(data, MSG_DONTWAIT | MSG_NOSIGNAL)
+                except BlockingIOError:
+                    pass
+            writable = poll()
+            writable.register(1, POLLOUT)
+            _wait(writable, self.send_limit)
+            return 0 if self._socket else os.write(1, data[:PIPE_PIECE])
         except OSError as why:
             raise Gone from why
-
-    def _write(self, data: memoryview) -> int:
-        if self._socket:
-            try:
-                return self._socket.send(data, MSG_DONTWAIT | MSG_NOSIGNAL)
-            except BlockingIOError:
-                pass
-        writable = poll()
-        writable.register(1, POLLOUT)
-        _wait(writable, self.send_limit)
-        return 0 if self._socket else os.write(1, data[:PIPE_PIECE])
 
     def hurry(self) -> None:
         """Let the end of a long reply leave at once (TCP_NODELAY): a client that delays its ACKs

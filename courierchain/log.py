@@ -31,6 +31,16 @@ def safe(text: str | bytes) -> str:
     return octets[:MAX_SHOWN].translate(_SAFE).decode("ascii")
 
 
+def session(env: dict[str, str]) -> str:
+    """Whose session it is, as it stands in the lines about it: user, ip and port (auth.md 1.8)."""
+    ip, port = env.get("TCPREMOTEIP", "127.0.0.1"), env.get("TCPREMOTEPORT", "0")
+    return f"{user(env)}, ip=[{safe(ip)}], port=[{safe(port)}]"
+
+
+def user(env: dict[str, str]) -> str:
+    return f"user={safe(env.get('AUTHADDR') or env.get('AUTHENTICATED') or 'nobody')}"
+
+
 def line(priority: str, text: str) -> None:
     """Write one line; `text` has passed through `safe` where it is a user's."""
     plain(f"{priority}: {text}")

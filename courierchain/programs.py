@@ -19,6 +19,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "couriertls": "couriertls.main:main",
     "courierpop3login": "courierpop3login.main:main",
     "courierpop3d": "courierpop3d.main:main",
+    "courierpop3proxy": "courierpop3proxy.main:main",
     "authpam": "authmodules.authpam:authpam",
     "authpwd": "authmodules.authpwd:authpwd",
     "authshadow": "authmodules.authshadow:authshadow",

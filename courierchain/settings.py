@@ -13,6 +13,8 @@ DEFAULTS: dict[str, str | int] = {
     "DOMAINSEP": "",  # characters that show a userid to have a domain; else DEFDOMAIN's first
     "MAILDIR_SKIP_SYMLINK_CHECKS": 0,  # not 0: maildirsize may be a symbolic link
     "MIME_UNICODE_MESSAGE_TYPE": "message/global",
+    "POP3_PROXY": "0",  # not 0: accounts that have the option mailhost are served there
+    "PROXY_HOSTNAME": "",  # what mailhost calls this host; else what the system calls itself
     # couriertcpd's, of one session; for modules
     "TCPREMOTEIP": "127.0.0.1",
     # ours
@@ -26,6 +28,10 @@ DEFAULTS: dict[str, str | int] = {
     "POP3_FIRST_UIDL": "number",  # ids of a mailbox without a list: number, filename or dovecot
     "POP3_DOVECOT_UIDL_FORMAT": "%08Xu%08Xv",  # pop3_uidl_format of the Dovecot that was here
     "POP3_UNICODE": "wrapped",  # or stored: Unicode messages for a client that hasn't said UTF8
+    "POP3_PROXY_TLS": "required",  # or no: passwords reach the mail host as they are, as Courier's
+    "POP3_PROXY_CAFILE": "",  # whose signatures count, file or directory; the system's
+    "POP3_PROXY_TIMEOUT": 30,  # seconds for each step of a login at a mail host
+    "POP3_PROXY_IDLE_TIMEOUT": 1800,  # seconds of silence; the mail host's own limit comes first
     "POP3_EXCLUSIVE": "0",  # 1: a mailbox in use is refused to others, [IN-USE]
 }
 

@@ -18,7 +18,7 @@ Reads      AUTHADDR, AUTHENTICATED, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS,
 from __future__ import annotations
 
 from courierchain import log
-from courierpop3d.options import is_encrypted
+from courierchain.options import is_encrypted
 
 
 class Journal:
@@ -27,11 +27,8 @@ class Journal:
     __slots__ = ("_user", "_peer", "_stls", "logs_deletions")
 
     def __init__(self, env: dict[str, str]):
-        user = env.get("AUTHADDR") or env.get("AUTHENTICATED") or "nobody"
-        address = log.safe(env.get("TCPREMOTEIP", "127.0.0.1"))
-        port = log.safe(env.get("TCPREMOTEPORT", "0"))
-        self._user = f"user={log.safe(user)}"
-        self._peer = f"{self._user}, ip=[{address}], port=[{port}]"
+        self._user = log.user(env)
+        self._peer = log.session(env)
         self._stls = ", stls=1" if is_encrypted(env) else ""
         self.logs_deletions = env.get("POP3_LOG_DELETIONS", "0")[:1] != "0"
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from errno import EEXIST, EINVAL, ESTALE
 from stat import S_ISREG
 
-from courierpop3d.atol import atol
+from courierchain.atol import atol
 from courierpop3d.journal import Journal, shown
 
 CHUNK = 262144  # octets read at a time

@@ -10,7 +10,8 @@ program again (AUTHUSER, AUTHARGC, AUTHARGV0...), which answers the client.
 
 Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
            AUTHENTICATED, AUTHADDR, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS, POP3_LOG_DELETIONS
-           OPTIONS: disablepop3, disableinsecurepop3
+           OPTIONS: disablepop3, disableinsecurepop3; mailhost: with POP3_PROXY on, an account that
+           somebody else's module has let in, and whose mailbox is not here, is refused
            POP3_EXCLUSIVE: 1 refuses a mailbox that another session with this setting has open
            POP3_UNICODE: stored sends Unicode messages as they are to any client
            POP3_FIRST_UIDL, POP3_DOVECOT_UIDL_FORMAT: see firstids
@@ -32,11 +33,11 @@ import os
 from stat import S_ISVTX
 from time import monotonic, time
 
-from courierchain import handover, log, request
+from courierchain import handover, log, mailhost, options, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import firstids, index, loginexec, maildir, options, sizelist, snapshot
+from courierpop3d import firstids, index, loginexec, maildir, sizelist, snapshot
 from courierpop3d.journal import Journal
 from courierpop3d.lock import DirectoryLock
 from courierpop3d.maildrop import Damaged, Maildrop
@@ -130,6 +131,7 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
 def enter_mailbox(argv: list[str], env: dict[str, str], journal: Journal) -> None:
     """The first half of what comes before `+OK logged in.`, in Courier's order. Raises Refused."""
     refuse_root(journal)
+    refuse_elsewhere(env, journal)
     refuse_locked_home(journal)
     enter_maildir(env.get("MAILDIR") or (argv[1] if len(argv) > 1 else "./Maildir"))
 
@@ -153,6 +155,15 @@ def refuse_root(journal: Journal) -> None:
     if 0 in os.getresuid():
         journal.err("courierpop3d: does not serve root (uid 0); give the account a uid of its own")
         raise Refused(b"Root has no mailbox here.", 1)
+
+
+def refuse_elsewhere(env: dict[str, str], journal: Journal) -> None:
+    """A module of somebody else's has accepted, and knows nothing of POP3_PROXY: an empty Maildir
+    here would be taken for the mailbox."""
+    if mailhost.is_elsewhere(env):
+        host = log.safe(mailhost.hosts(env)[0])
+        journal.err(f"the mailbox is on {host}, and the module that accepted doesn't pass it on")
+        raise Refused(TEMPORARY, 1)
 
 
 def refuse_locked_home(journal: Journal) -> None:
@@ -193,11 +204,9 @@ def lock_mailbox(settings: Settings, journal: Journal) -> DirectoryLock:
 def refuse_disabled(env: dict[str, str], journal: Journal) -> None:
     if options.is_damaged(env):
         journal.err("OPTIONS holds control characters, and may hold a restriction")
-        raise Refused(b"The options of this account are damaged.", 1)
-    if options.is_on("disablepop3", env):
-        raise Refused(b"POP3 access disabled for this account.", 1)
-    if options.is_on("disableinsecurepop3", env) and not options.is_encrypted(env):
-        raise Refused(b"POP3 access disabled via insecure connection.", 1)
+    text = options.refusal(env)
+    if text:
+        raise Refused(text, 1)
 
 
 def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:

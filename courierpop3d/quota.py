@@ -30,13 +30,13 @@ from errno import EINVAL, ELOOP, ENOENT, ENOSPC
 from stat import S_ISREG
 from time import time
 
+from courierchain.atol import DIGITS, atol
 from courierchain.log import MAX_SHOWN
+from courierchain.options import is_nonzero
 from courierchain.settings import Settings
 from courierpop3d.aside import Aside
-from courierpop3d.atol import DIGITS, atol
 from courierpop3d.journal import Journal, shown
 from courierpop3d.maildir import base, close
-from courierpop3d.options import is_nonzero
 
 FILE = b"/maildirsize"
 LONG = 5120  # octets at which a file is made anew

@@ -10,7 +10,7 @@ import os
 import sys
 from stat import S_IXOTH
 
-from courierchain import handover, programs
+from courierchain import handover, mailhost, programs
 
 LATE = ("hashlib", "_gdbm")  # the rarer password hashes; the compiled userdb
 
@@ -35,6 +35,8 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
                 handover.preload(path)
         except ImportError as why:
             raise Missing(f"{word}: cannot be loaded: {why}") from why
+    if mailhost.is_proxy(env) and (path := programs.locate(mailhost.PROXY, env)):
+        handover.preload(path)
     return [programs.locate(argv[0], env) or argv[0], *argv[1:]]
 
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
-    *("courierpop3d", "courierctl", "makedat"),
+    *("courierpop3d", "courierpop3proxy", "courierctl", "makedat"),
 }
 OURS = PROGRAMS | set(SHARED)
 
@@ -68,6 +68,7 @@ def loaded_by(code: str) -> set[str]:
 
 LOGIN = "import courierpop3login.main"
 SERVER = "import courierpop3d.main"
+PROXY = "import courierpop3proxy.main"
 LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
 RELAY = "import couriertls.main, courierchain.relay"
@@ -81,6 +82,10 @@ def test_the_connection_path_imports_nothing_expensive(stage):
 
 def test_a_whole_resident_chain_is_free_of_them_too():
     assert not loaded_by("\n".join([LISTENER, LOGIN, MODULES, SERVER])) & EXPENSIVE
+
+
+def test_the_proxy_adds_what_ssl_needs_and_no_more():
+    assert loaded_by(PROXY) & EXPENSIVE <= loaded_by("import ssl") & EXPENSIVE | {"ssl"}
 
 
 def test_authpam_adds_what_python_pam_needs_and_no_more():

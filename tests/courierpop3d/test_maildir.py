@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from courierchain.atol import LARGEST, SMALLEST, atol
 from courierpop3d import maildir
-from courierpop3d.atol import LARGEST, SMALLEST, atol
 from courierpop3d.journal import Journal
 from courierpop3d.maildir import base, order, with_flags, with_seen
 

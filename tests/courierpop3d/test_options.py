@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from courierpop3d.options import has_said_utf8, is_encrypted, is_on
+from courierchain.options import has_said_utf8, is_encrypted, is_on
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,31 @@ from __future__ import annotations
 
 import os
 
-from courierpop3d.atol import atol
+from courierchain.atol import atol
 
 
 def is_on(name: str, env: dict[str, str]) -> bool:
     """Whether an option is there and true: a bare name, an empty value, t..., y..., not zero."""
-    for option in env.get("OPTIONS", "").split(","):
-        key, _, value = option.partition("=")
-        if key == name:
-            return not value or value[0] in "tTyY" or is_nonzero(value)
+    for value in values(name, env):
+        return not value or value[0] in "tTyY" or is_nonzero(value)
     return False
+
+
+def values(name: str, env: dict[str, str]) -> list[str]:
+    """The values of all options of this name; that of a bare name is empty."""
+    pairs = (option.partition("=") for option in env.get("OPTIONS", "").split(","))
+    return [value for key, _, value in pairs if key == name]
+
+
+def refusal(env: dict[str, str]) -> bytes:
+    """What the account is told if it may not use POP3, or not over this connection; else empty."""
+    if is_damaged(env):
+        return b"The options of this account are damaged."
+    if is_on("disablepop3", env):
+        return b"POP3 access disabled for this account."
+    if is_on("disableinsecurepop3", env) and not is_encrypted(env):
+        return b"POP3 access disabled via insecure connection."
+    return b""
 
 
 def is_damaged(env: dict[str, str]) -> bool:
