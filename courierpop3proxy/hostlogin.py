@@ -42,6 +42,10 @@ RECORD = 16384  # octets of a TLS record: a read of so many leaves none of it be
 TEMPORARY = (b"[SYS/TEMP]", b"[IN-USE]", b"[LOGIN-DELAY]")
 
 
+# By POP3_PROXY_CAFILE. A resident program's is made before its process is forked.
+_contexts: dict[str, ssl.SSLContext] = {}
+
+
 class NoAnswer(Exception):
     """The host can't be asked, or gives no answer that is one; the text says why."""
 
@@ -57,7 +61,12 @@ class Terms:
 
     def __init__(self, settings: Settings):
         required = settings.choice("POP3_PROXY_TLS", "required", "no") == "required"
-        self.tls = tls_context(settings.text("POP3_PROXY_CAFILE")) if required else None
+        self.tls: ssl.SSLContext | None = None
+        if required:
+            trusted = settings.text("POP3_PROXY_CAFILE")
+            if trusted not in _contexts:
+                _contexts[trusted] = tls_context(trusted)
+            self.tls = _contexts[trusted]
         self.timeout = settings.seconds("POP3_PROXY_TIMEOUT")
 
 
@@ -95,7 +104,8 @@ class MailHost:
         """Reach HOST or HOST:PORT, on any of its addresses; greeting and TLS. Raises NoAnswer."""
         host, port = endpoint(name)
         try:
-            self._socket = create_connection((host, port), self._terms.timeout)
+            address = (in_dns(host), port)
+            self._socket = create_connection(address, self._terms.timeout)  # type: ignore[arg-type]
             self._socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
             self._socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         except (OSError, UnicodeError) as why:
@@ -134,7 +144,7 @@ class MailHost:
         assert self._socket
         self._socket.settimeout(self._terms.timeout)
         try:
-            self._socket = context.wrap_socket(self._socket, server_hostname=host)
+            self._socket = context.wrap_socket(self._socket, server_hostname=in_dns(host))
         except (OSError, ValueError) as why:
             raise NoAnswer(f"TLS: {reason(why)}") from why
 
@@ -238,6 +248,12 @@ def endpoint(name: str) -> tuple[str, int]:
     if not (host and bracket and (not rest or (rest[0] == ":" and is_port(digits)))):
         raise NoAnswer("mailhost is not HOST, HOST:PORT or [ADDRESS]:PORT")
     return host, int(digits) if digits else default_port()
+
+
+def in_dns(host: str) -> bytes:
+    """The name as the DNS and certificates have it. Left to themselves `socket` and `ssl` load the
+    rules of IDNA for every name, which takes longer than all else. Raises UnicodeError."""
+    return host.encode("ascii" if host.isascii() else "idna")
 
 
 def is_port(digits: str) -> bool:

@@ -71,6 +71,12 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         client.detach()
 
 
+def prepare(argv: list[str], env: dict[str, str]) -> int:
+    """What all sessions have in common, in the process that will fork them. Raises ValueError."""
+    Terms(Settings(env))
+    return 0
+
+
 def password_of(env: dict[str, str]) -> bytes:
     """What the client has typed. Closes descriptor 3. Raises AuthFailure outside a chain."""
     try:

@@ -35,9 +35,22 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
                 handover.preload(path)
         except ImportError as why:
             raise Missing(f"{word}: cannot be loaded: {why}") from why
-    if mailhost.is_proxy(env) and (path := programs.locate(mailhost.PROXY, env)):
-        handover.preload(path)
+    if mailhost.is_proxy(env):
+        load_proxy(env)
     return [programs.locate(argv[0], env) or argv[0], *argv[1:]]
+
+
+def load_proxy(env: dict[str, str]) -> None:
+    """Load what a module becomes for an account that is elsewhere, and who certifies mail hosts:
+    that takes longer than a session. Raises Missing."""
+    path = programs.locate(mailhost.PROXY, env)
+    if path is None:
+        raise Missing(f"{mailhost.PROXY}: {reason(mailhost.PROXY)} (POP3_PROXY is on)")
+    try:
+        if handover.preload(path):
+            handover.load("courierpop3proxy.main:prepare")([path], env)
+    except (ImportError, ValueError) as why:
+        raise Missing(f"{mailhost.PROXY}: {why}") from why
 
 
 def is_login(path: str) -> bool:

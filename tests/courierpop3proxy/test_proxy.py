@@ -329,16 +329,46 @@ def test_a_password_that_the_mail_host_repeats_is_not_logged(proxy, elsewhere, m
     assert "secret" not in "".join(server.lines())
 
 
-@pytest.mark.parametrize("env", [{"POP3_PROXY_TLS": "perhaps"}, {"POP3_PROXY_TIMEOUT": "long"}])
-def test_a_setting_that_makes_no_sense_is_named(proxy, elsewhere, mail_host, env):
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("POP3_PROXY_TLS", "perhaps"),
+        ("POP3_PROXY_TIMEOUT", "long"),
+        ("POP3_PROXY_IDLE_TIMEOUT", "-1"),
+        ("POP3_PROXY_CAFILE", "/nonexistent"),
+        ("POP3_PROXY_CAFILE", "/dev/null"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(mail_host, name, value):
     host = mail_host()
-    server = proxy(**env)
-    client, reply = answer_to_pass(server, elsewhere(host))
-    assert reply == TEMPORARY
-    ((name, value),) = env.items()
-    server.logged(f"ERR: courierpop3proxy: {name}={value}: not .*, user=john")
+    env = {"AUTHENTICATED": "john", "OPTIONS": f"mailhost={host.name}", name: value}
+    done = run_as_user(env, b"john", b"secret")
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert re.fullmatch(
+        rf"ERR: courierpop3proxy: {name}={value}: .+, user=john\n", done.stderr.decode()
+    )
     assert host.sessions == 0
-    client.close()
+
+
+@pytest.mark.parametrize("name", ["POP3_PROXY_TLS", "POP3_PROXY_CAFILE", "POP3_PROXY_TIMEOUT"])
+def test_the_listener_does_not_start_with_it(environment, name):
+    env = {**environment, "POP3_PROXY": "1", name: "/nonexistent"}
+    done = subprocess.run(
+        [
+            BIN / "couriertcpd",
+            "-nodnslookup",
+            "0",
+            "courierpop3login",
+            "authuserdb",
+            "courierpop3d",
+        ],
+        env=env,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"courierpop3proxy: {name}=/nonexistent: ".encode() in done.stderr
 
 
 # The process

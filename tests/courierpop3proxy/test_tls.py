@@ -238,17 +238,3 @@ def test_authorities_in_a_directory_of_hashes(
     client, reply = answer_to_pass(server, elsewhere(mail_host(context=certified)))
     assert reply == CONNECTED
     client.close()
-
-
-@pytest.mark.parametrize("content", [None, "nothing"])
-def test_authorities_that_cannot_be_read(tls_proxy, elsewhere, mail_host, public, content):
-    file = public / "authorities.pem"
-    if content:
-        file.write_text(content)
-    host = mail_host()
-    server = tls_proxy(POP3_PROXY_CAFILE=str(file))
-    client, reply = answer_to_pass(server, elsewhere(host))
-    assert reply == TEMPORARY
-    client.close()
-    server.logged(rf"ERR: courierpop3proxy: POP3_PROXY_CAFILE={file}: .+, user=john")
-    assert host.sessions == 0
