@@ -425,6 +425,20 @@ def test_sessions_here_and_elsewhere_one_after_another(proxy, elsewhere, account
             assert client.rest() == b""
 
 
+def test_where_all_mailboxes_have_one_uid(proxy, elsewhere, accounts, mail_host):
+    needs_root()
+    host = mail_host(replies(b"+OK\r\n", b"-ERR Wrong\r\n"))
+    john, mary = elsewhere(mail_host()), elsewhere(host, name="mary", uid=20001, gid=20001)
+    os.chown(accounts.userdb, john.uid, john.gid)
+    server = proxy(f"-user={john.uid}", f"-group={john.gid}")
+    client, reply = answer_to_pass(server, mary)
+    with client:
+        assert reply == "-ERR Login failed."
+        assert client.ask(f"USER {john.name}") == "+OK Password required."
+        assert client.ask(f"PASS {john.password}") == CONNECTED
+        assert client.ask("QUIT") == "+OK Bye."
+
+
 def test_the_listener_ends_a_proxied_session_too(proxy, elsewhere, mail_host):
     john = elsewhere(mail_host())
     server = proxy()
