@@ -1,7 +1,7 @@
 """relay - copy bytes between the client and its mail host, until one of them has had enough
 
-    INFO: LOGOUT, user=U, ip=[I], port=[P], rcvd=A, sent=B, time=S    the host closed first
-    INFO: DISCONNECTED, ...                                           the client did
+    INFO: LOGOUT, user=U, ip=[I], port=[P], rcvd=A, sent=B, time=S    after QUIT, or by the host
+    INFO: DISCONNECTED, ...                                           the client has just gone
     INFO: TIMEOUT, ...                                                see `Relay.run`
 
 (the program's log lines; rcvd and sent are octets from and to the client.) Each direction holds at
@@ -18,6 +18,7 @@ from courierchain.client import Client, Gone, TimedOut
 from courierpop3proxy.hostlogin import MailHost
 
 CHUNK = 65536  # octets
+QUIT = b"QUIT\r\n"
 
 
 class LocalClient(Client):
@@ -31,11 +32,13 @@ class Flow:
 
     held     octets that have been read and not yet been written
     ended    nothing more is to be read
+    stopped  nothing more can be written
     octets   that have been written
+    last     the last few of those that have been read
     moved    the time of the last progress, on the monotonic clock
     """
 
-    __slots__ = ("_source", "_sink", "held", "ended", "octets", "moved")
+    __slots__ = ("_source", "_sink", "held", "ended", "stopped", "octets", "last", "moved")
 
     def __init__(
         self, source: LocalClient | MailHost, sink: LocalClient | MailHost, held: bytes = b""
@@ -43,13 +46,14 @@ class Flow:
         self._source = source
         self._sink = sink
         self.held = memoryview(held)
-        self.ended = False
+        self.ended = self.stopped = False
         self.octets = 0
+        self.last = b""
         self.moved = monotonic()
 
     @property
     def is_over(self) -> bool:
-        return self.ended and not self.held
+        return self.stopped or (self.ended and not self.held)
 
     def waits_for(self) -> tuple[int, int]:
         """The descriptor, and what to poll it for."""
@@ -70,12 +74,12 @@ class Flow:
 
     def _read(self) -> None:
         try:
-            self.held = memoryview(self._source.read_some(CHUNK))
+            data = self._source.read_some(CHUNK)
         except Gone:
             self.ended = True
-
-    def stop(self) -> None:
-        self.held, self.ended = memoryview(b""), True
+        else:
+            self.held = memoryview(data)
+            self.last = (self.last + data[-len(QUIT) :])[-len(QUIT) :]
 
 
 class Relay:
@@ -109,14 +113,14 @@ class Relay:
                 for flow in ready:
                     self._move(flow)
         except Gone:
-            return "DISCONNECTED"
+            self._up.ended = True
         except TimedOut:
             return "TIMEOUT"
         finally:
             self._host.close()
-        event = "DISCONNECTED" if self._up.ended else "LOGOUT"
         self._client.discard_input()
-        return event
+        has_just_gone = self._up.ended and self._up.last.upper() != QUIT
+        return "DISCONNECTED" if has_just_gone else "LOGOUT"
 
     def _move(self, flow: Flow) -> None:
         """Raises Gone if the client is."""
@@ -125,7 +129,7 @@ class Relay:
         except Gone:
             if flow is self._down:
                 raise
-            self._up.stop()  # the host takes no more; what it has said before still comes
+            flow.stopped = True  # the host takes no more; what it has said before still comes
             return
         if flow is self._up and flow.is_over:
             self._host.finish()
@@ -144,7 +148,7 @@ class Relay:
         return [flow for flow in flows if is_ready(flow, found)]
 
     def _deadline(self, idle_limit: float) -> float:
-        untaken = [flow.moved for flow in (self._down, self._up) if flow.held]
+        untaken = [flow.moved for flow in (self._down, self._up) if flow.held and not flow.stopped]
         if untaken:
             return min(untaken) + self._client.send_limit
         return max(self._down.moved, self._up.moved) + idle_limit

@@ -105,7 +105,7 @@ def replies(*texts: bytes):
 
 def mailbox(host: MailHost, client: socket.socket) -> None:
     """A script: lets everybody in, and answers until QUIT."""
-    while (line := host.ask(client)) not in (b"", b"QUIT\r\n"):
+    while (line := host.ask(client)).upper() not in (b"", b"QUIT\r\n"):
         client.sendall(b"+OK %s\r\n" % line.split()[0])
     if line:
         client.sendall(b"+OK Bye.\r\n")

@@ -501,6 +501,17 @@ def test_a_client_that_goes_ends_the_session_at_the_mail_host(proxy, elsewhere, 
     wait_until(lambda: host.lines[-1:] == [b""], "the mail host sees the end")
 
 
+@pytest.mark.parametrize("ending", ["at once", "after the reply"])
+def test_a_client_that_goes_after_QUIT_has_logged_out(proxy, elsewhere, mail_host, ending):
+    server = proxy()
+    with log_in(server, elsewhere(mail_host())) as client:
+        client.send(b"quit\r\n" if ending == "at once" else b"NOOP\r\nQUIT\r\n")
+        if ending != "at once":
+            assert client.line() == b"+OK NOOP\r\n"
+            assert client.line() == b"+OK Bye.\r\n"
+    server.logged(f"INFO: LOGOUT, user=john, {PEER}, rcvd=.*")
+
+
 def test_a_client_that_says_nothing_is_let_go(proxy, elsewhere, mail_host):
     server = proxy(POP3_PROXY_IDLE_TIMEOUT="1")
     with log_in(server, elsewhere(mail_host())) as client:
