@@ -9,8 +9,8 @@ Talks POP3 on descriptors 0 and 1 until there is a complete login, puts it on de
 and becomes argv[1] with the rest of argv (reference chain-protocol.md 2, 3, 5). Not one byte behind
 the LF that ends PASS is read: what a client sends ahead reaches the mail server (2449-08).
 
-When nobody accepts, the last program becomes this one again, by AUTHUSER and AUTHARGVn: it waits,
-logs, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
+When nobody accepts, the last program becomes this one again, by AUTHUSER and AUTHARGVn: it logs,
+waits, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
            AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` reads, and
@@ -59,17 +59,18 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         os.write(1, TEMPORARY)
         return 1
     checked = env.pop(UNCHECKED, None) is None
+    where = address(env)
     if again:
+        # Before anything can end this process: who times the last try to fail behind the deadline
+        # must not escape the ban script.
+        log.info(f"LOGIN FAILED, {tried(env)}{where}")
         if checked:
             throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
         sleep(delay)
     deadline = monotonic() + time_left(env, budget)
     if monotonic() >= deadline:
         return 1
-    where = address(env)
-    if again:
-        log.info(f"LOGIN FAILED, {tried(env)}{where}")
-    else:
+    if not again:
         log.debug(f"Connection, {where}")
         warn_of_missing_module(argv)
     first = LOGIN_FAILED if again else GREETING
