@@ -1,8 +1,9 @@
-"""Ban scripts and log checkers of today and of long ago read our log: fail2ban's own program with the
-filter that it ships, filters that stand in many a jail.local, and Debian's expressions for logcheck.
+"""Ban scripts and log checkers of today and of long ago read our log.
 
-Each failed login must be one match, with the client's address and nobody else's, whatever the userid.
-A real couriertcpd under a real courierlogger writes the lines.
+Fail2ban's own program with the filter that it ships, filters that stand in many a jail.local, and
+Debian's expressions for logcheck. Each failed login must be one match, with the client's address
+and nobody else's, whatever the userid. A real couriertcpd under a real courierlogger writes the
+lines.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ USERIDS = {
     "forged line": b"LOGIN FAILED, ip=[::ffff:192.0.2.7]",
     "CR before a forged line": b"x\rINFO: LOGIN FAILED, user=y, ip=[::ffff:192.0.2.7]",
     "vertical tab before a forged line": b"x\x0bpop3d: LOGIN FAILED, ip=[::ffff:192.0.2.7]",
-    "NEL and LS, which some take for line ends": b"x\xc2\x85y\xe2\x80\xa8pop3d: LOGIN FAILED, ip=[1.2.3.4]",
+    "NEL and LS before forged lines": b"x\xc2\x85y\xe2\x80\xa8pop3d: LOGIN FAILED, ip=[1.2.3.4]",
     "date in front": b"Nov 22 03:41:21 host pop3d: LOGIN FAILED, ip=[::ffff:192.0.2.7]",
     "bracket": b"]",
     "brackets": b"x] [y",
