@@ -1,10 +1,11 @@
 # make demo     serve a demo mailbox on 127.0.0.1:11110, and say how to read it
 # make check    install what the tests need, and run them all
 # make bench    compare with Courier and Dovecot, as root
+# make deb      build a Debian package, and say where it is
 
 PYTHON = python3
 
-.PHONY: demo demo-stop check bench
+.PHONY: demo demo-stop check bench deb
 
 demo:
 	@sh demo/start "$(PYTHON)"
@@ -17,3 +18,6 @@ check:
 
 bench:
 	@sh bench/run "$(PYTHON)"
+
+deb:
+	@packaging/build-deb "$(PYTHON)"

@@ -1,0 +1,217 @@
+"""Steps for throwaway.py: Debian's courier-pop as shipped, then our package in its place
+
+    replace_courier_steps.py COURIERPOP3.deb
+
+Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
+configuration at each point; and the packages' states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+PASSWORD = "right horse"
+MAILDIR = Path("/home/john/Maildir")
+CONFIGURATION = ("/etc/courier/pop3d", "/etc/courier/pop3d-ssl", "/etc/courier/pop3d.cnf")
+CONFIGURATION += ("/etc/courier/pop3d.pem", "/etc/pam.d/pop3")
+PATIENCE = 30.0
+
+LOGIN = f"USER john\r\nPASS {PASSWORD}\r\n"
+CONVERSATIONS = {
+    "whole session": LOGIN + "STAT\r\nLIST\r\nUIDL\r\nUIDL 2\r\nRETR 1\r\nTOP 2 1\r\nRETR 9\r\n"
+    "NOOP\r\nDELE 1\r\nRSET\r\nQUIT\r\n",
+    "wrong password": "USER john\r\nPASS wrong\r\nQUIT\r\n",
+    "nobody of that name": "USER mallory\r\nPASS wrong\r\nQUIT\r\n",
+    "before login": "NOOP\r\nSTAT\r\nPASS x\r\nUSER\r\nQUIT\r\n",
+    "capabilities": "CAPA\r\nQUIT\r\n",
+    "capabilities after login": LOGIN + "CAPA\r\nQUIT\r\n",
+}
+
+
+class Log:
+    """The system's /dev/log."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("/dev/log")
+        os.chmod("/dev/log", 0o666)
+        threading.Thread(target=self.receive, daemon=True).start()
+
+    def receive(self) -> None:
+        while True:
+            priority, _, rest = self.socket.recv(8192).decode(errors="replace").partition(">")
+            self.messages.append(f"{priority}>{rest[16:]}")  # without the time
+
+    def of(self, name: str) -> list[str]:
+        return [message for message in self.messages if f">{name}: " in message]
+
+
+def run(*argv: str) -> str:
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def prepare() -> None:
+    Path("/usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")  # we start what we want
+    os.chmod("/usr/sbin/policy-rc.d", 0o755)
+    for name, mode in (("courier", 0o775), ("courier/authdaemon", 0o750)):
+        os.makedirs(f"/run/{name}")
+        os.chmod(f"/run/{name}", mode)
+        shutil.chown(f"/run/{name}", "courier" if "/" in name else "root", "courier")
+    run("useradd", "--create-home", "--uid", "4711", "john")
+    hashed = run("openssl", "passwd", "-6", PASSWORD).strip()
+    run("usermod", "--password", hashed, "john")
+    for folder in ("new", "cur", "tmp"):
+        (MAILDIR / folder).mkdir(parents=True)
+    for number, text in enumerate(("one", "two\n.dots\n..more", "three\r\nCRLF"), 1):
+        message = f"From: a@example.com\nSubject: {number}\n\n{text}\n"
+        (MAILDIR / "new" / f"170000000{number}.m{number}.host").write_text(message)
+    run("chown", "-R", "john:john", "/home/john")
+
+
+def until(condition, what: str):  # type: ignore[no-untyped-def]
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    sys.exit(f"not within {PATIENCE} s: {what}")
+
+
+def talk(port: int, sent: str, tls: bool) -> str:
+    """What the server says, command by command."""
+    said = ""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
+        client = plain
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            client = context.wrap_socket(plain)
+        with client, client.makefile("rb") as file:
+            for command in ["", *sent.splitlines(keepends=True)]:
+                client.sendall(command.encode())
+                said += f"C: {command.rstrip()}\n" if command else ""
+                said += reply(file, command)
+    return said
+
+
+def reply(file, command: str) -> str:  # type: ignore[no-untyped-def]
+    status = file.readline().decode()
+    lines = [status]
+    long = command.strip() in ("LIST", "UIDL", "CAPA") or command[:4] in ("RETR", "TOP ")
+    while status.startswith("+OK") and long and lines[-1] not in (".\r\n", ""):
+        lines.append(file.readline().decode())
+    return "".join(f"S: {line!r}\n" for line in lines)
+
+
+def served(log: Log, name: str, port: int, tls: bool) -> dict[str, dict[str, object]]:
+    """Start an instance, hold every conversation, stop it."""
+    begun = run(f"/usr/sbin/{name}", "start")
+    results: dict[str, dict[str, object]] = {}
+    for title, sent in CONVERSATIONS.items():
+        before = len(log.of(name))
+        said = talk(port, sent, tls)
+        ends = ("Disconnected", "LOGOUT, user=")
+        until(lambda before=before: any(e in m for m in log.of(name)[before:] for e in ends), title)
+        time.sleep(0.2)  # for a line behind the last that was waited for
+        results[title] = {"said": said, "logged": log.of(name)[before:]}
+    results["start"] = {"said": begun, "logged": processes()}
+    results["pid"] = {"said": Path(f"/run/courier/{name}.pid").read_text(), "logged": []}
+    results["restart"] = {"said": run(f"/usr/sbin/{name}", "restart"), "logged": []}
+    results["stop"] = {"said": run(f"/usr/sbin/{name}", "stop"), "logged": processes()}
+    return results
+
+
+def processes() -> list[str]:
+    """The command lines of the server's processes."""
+    lines = run("ps", "-eo", "args").splitlines()
+    return [line for line in lines if "pop3" in line and "steps.py" not in line]
+
+
+def both(log: Log) -> dict[str, object]:
+    result: dict[str, object] = {"110": served(log, "pop3d", 110, tls=False)}
+    if "--tls" in sys.argv:
+        result["995"] = served(log, "pop3d-ssl", 995, tls=True)
+    return result
+
+
+def configuration() -> dict[str, str | None]:
+    return {
+        path: hashlib.md5(Path(path).read_bytes()).hexdigest() if os.path.exists(path) else None
+        for path in CONFIGURATION
+    }
+
+
+def append(path: str, line: str) -> None:
+    with open(path, "a") as file:
+        file.write(line + "\n")
+
+
+def states() -> list[str]:
+    text = run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}\n", "courier*")
+    return sorted(line.strip() for line in text.splitlines())
+
+
+def install(deb: str) -> str:
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    return run("dpkg", "-i", deb)
+
+
+def main() -> None:
+    log = Log()
+    prepare()
+    result: dict[str, object] = {"shipped": configuration()}
+    result["conffiles"] = run("dpkg-query", "-W", "-f", "${Conffiles}", "courier-pop")
+    run("/usr/sbin/authdaemond", "start")
+    result["before"] = both(log)
+    result["list before"] = (MAILDIR / "courierpop3dsizelist").read_text()
+    append("/etc/courier/pop3d-ssl", "# the administrator's remark")
+    append("/etc/pam.d/pop3", "# the administrator's remark")
+    result["edited"] = configuration()
+    result["install"] = install(sys.argv[1])
+    result["installed"] = {"files": configuration(), "states": states()}
+    result["modes"] = {
+        path: oct(os.stat(path).st_mode & 0o7777)
+        for path in (*CONFIGURATION, "/etc/init.d/courier-pop", "/etc/init.d/courier-pop-ssl")
+    }
+    result["not compiled"] = run(
+        "sh", "-c", "cd /usr/lib/courier/python && find . -name '*.py' | wc -l; "
+        "find . -name '*.pyc' | wc -l"
+    )  # fmt: skip
+    result["collisions"] = run("dpkg", "-V", "courier-base", "courier-authlib", "courierpop3")
+    append("/etc/courier/pop3d", 'AUTHMODULES="authpam"')
+    with_modules = configuration()
+    if os.path.exists("/usr/lib/courier/python/bin/courierctl"):
+        result["after"] = both(log)
+        result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
+    run("dpkg", "-i", sys.argv[1])
+    result["again"] = configuration() == with_modules
+    run("dpkg", "--purge", "courier-pop")
+    result["courier-pop purged"] = {"same": configuration() == with_modules, "states": states()}
+    result["enabled"] = sorted(os.listdir("/etc/systemd/system/multi-user.target.wants"))
+    run("dpkg", "--remove", "courierpop3")
+    result["removed"] = {"files": configuration() == with_modules, "states": states()}
+    run("dpkg", "--purge", "courierpop3")
+    places = ["/etc", "/lib/systemd", "/usr/lib/courier", "/usr/sbin", "/usr/share", "/var/lib"]
+    left = run("find", *places, "-name", "*pop3d*", "-o", "-name", "courierpop3*").split()
+    result["purged"] = {"files": configuration(), "left": left}
+    print(json.dumps(result))
+
+
+main()
