@@ -35,7 +35,9 @@ def main() -> int:
     for path, content in files.items():
         with open(f"/root/given/{os.path.basename(path)}", "wb") as file:
             file.write(content)
-    given = [f"/root/given/{os.path.basename(path)}" if path in files else path for path in sys.argv]
+    given = [
+        f"/root/given/{os.path.basename(path)}" if path in files else path for path in sys.argv
+    ]
     os.chdir("/")
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
     return subprocess.run(["/usr/bin/python3", *given[1:]], env=environment).returncode
