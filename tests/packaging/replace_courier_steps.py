@@ -1,9 +1,14 @@
 """Steps for throwaway.py: Debian's courier-pop as shipped, then our package in its place
 
-    replace_courier_steps.py COURIERPOP3.deb
+    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] SETTING
 
+SETTING is added to /etc/courier/pop3d for ours.
+--start: our package has courierctl, and is started; --tls: it has couriertls, and port 995 counts.
 Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
 configuration at each point; and the packages' states.
+
+Ours is started within the limits of its systemd unit: its capabilities, nothing writable and
+executable in memory, /usr and /etc read only.
 """
 
 from __future__ import annotations
@@ -55,6 +60,19 @@ class Log:
 
     def of(self, name: str) -> list[str]:
         return [message for message in self.messages if f">{name}: " in message]
+
+
+LIMITED = """
+libc = __import__("ctypes").CDLL(None)
+libc.prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, Linux 6.3 and later
+__import__("os").execvp(__import__("sys").argv[1], __import__("sys").argv[1:])
+"""
+READ_ONLY = """
+for directory in /usr /etc; do
+    mount --bind $directory $directory && mount -o remount,ro,bind $directory || exit 1
+done
+exec "$@"
+"""
 
 
 def run(*argv: str) -> str:
@@ -120,9 +138,22 @@ def reply(file, command: str) -> str:  # type: ignore[no-untyped-def]
     return "".join(f"S: {line!r}\n" for line in lines)
 
 
+def start(name: str) -> str:
+    unit = Path(f"/lib/systemd/system/courier-{name.replace('pop3d', 'pop')}.service")
+    sets = [line.partition("=") for line in unit.read_text().splitlines() if "Bounding" in line]
+    if not sets:
+        return run(f"/usr/sbin/{name}", "start")
+    capabilities = ["+" + cap[4:].lower() for _, _, caps in sets for cap in caps.split()]
+    limits = ["setpriv", "--no-new-privs", "--bounding-set", ",".join(["-all", *capabilities])]
+    private = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh"]
+    limited = ["/usr/bin/python3", "-c", LIMITED]
+    return run(*private, *limits, *limited, f"/usr/sbin/{name}", "start")
+
+
 def served(log: Log, name: str, port: int, tls: bool) -> dict[str, dict[str, object]]:
     """Start an instance, hold every conversation, stop it."""
-    begun = run(f"/usr/sbin/{name}", "start")
+    begun = start(name)
+    until(lambda: f":{port:04X} 0" in Path("/proc/net/tcp6").read_text(), f"{port} is served")
     results: dict[str, dict[str, object]] = {}
     for title, sent in CONVERSATIONS.items():
         before = len(log.of(name))
@@ -156,6 +187,27 @@ def configuration() -> dict[str, str | None]:
         path: hashlib.md5(Path(path).read_bytes()).hexdigest() if os.path.exists(path) else None
         for path in CONFIGURATION
     }
+
+
+def units() -> dict[str, dict[str, str]]:
+    """What systemd says of each unit that we have installed."""
+    result = {}
+    for path in run("dpkg-query", "-L", "courierpop3").split():
+        if path.endswith((".service", ".socket")):
+            verified = subprocess.run(
+                ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True
+            )
+            result[os.path.basename(path)] = {
+                "verify": verified.stdout + verified.stderr,
+                "security": exposure(path) if path.endswith(".service") else "",
+            }
+    return result
+
+
+def exposure(path: str) -> str:
+    """The last line: from 0 (nothing) to 10 (everything)."""
+    text = run("systemd-analyze", "security", "--offline=yes", "--no-pager", path)
+    return text.splitlines()[-1]
 
 
 def append(path: str, line: str) -> None:
@@ -194,10 +246,11 @@ def main() -> None:
         "sh", "-c", "cd /usr/lib/courier/python && find . -name '*.py' | wc -l; "
         "find . -name '*.pyc' | wc -l"
     )  # fmt: skip
+    result["units"] = units()
     result["collisions"] = run("dpkg", "-V", "courier-base", "courier-authlib", "courierpop3")
-    append("/etc/courier/pop3d", 'AUTHMODULES="authpam"')
+    append("/etc/courier/pop3d", sys.argv[-1])
     with_modules = configuration()
-    if os.path.exists("/usr/lib/courier/python/bin/courierctl"):
+    if "--start" in sys.argv:
         result["after"] = both(log)
         result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
     run("dpkg", "-i", sys.argv[1])

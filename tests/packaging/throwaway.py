@@ -51,11 +51,12 @@ def read(path: str) -> bytes:
 def mounted() -> bool:
     """Whether the copy has become the root."""
     new = "/mnt"
+    layers = f"lowerdir=/,upperdir={new}/upper,workdir={new}/work"
     commands = [
         "mount --make-rprivate /",
         f"mount -t tmpfs tmpfs {new}",
         f"mkdir {new}/upper {new}/work {new}/root",
-        f"mount -t overlay overlay -o lowerdir=/,upperdir={new}/upper,workdir={new}/work {new}/root",
+        f"mount -t overlay overlay -o {layers} {new}/root",
         f"mount -t proc proc {new}/root/proc",
         f"mount -t tmpfs tmpfs {new}/root/dev",
         f"mkdir {new}/root/dev/shm",
