@@ -1,9 +1,11 @@
 """Steps for throwaway.py: Debian's courier-pop as shipped, then our package in its place
 
-    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] SETTING
+    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] [--virtual] SETTING
 
 SETTING is added to /etc/courier/pop3d for ours.
---start: our package has courierctl, and is started; --tls: it has couriertls, and port 995 counts.
+--start: our package has courierctl, and is started; --tls: it has couriertls, and port 995 counts;
+--virtual: its couriertcpd takes sockets from systemd.
+
 Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
 configuration at each point; and the packages' states.
 
@@ -158,15 +160,18 @@ def served(log: Log, name: str, port: int, tls: bool) -> dict[str, dict[str, obj
     for title, sent in CONVERSATIONS.items():
         before = len(log.of(name))
         said = talk(port, sent, tls)
-        ends = ("Disconnected", "LOGOUT, user=")
-        until(lambda before=before: any(e in m for m in log.of(name)[before:] for e in ends), title)
-        time.sleep(0.2)  # for a line behind the last that was waited for
+        until(lambda before=before: is_over(log.of(name)[before:]), f"the last line of {title}")
         results[title] = {"said": said, "logged": log.of(name)[before:]}
     results["start"] = {"said": begun, "logged": processes()}
     results["pid"] = {"said": Path(f"/run/courier/{name}.pid").read_text(), "logged": []}
     results["restart"] = {"said": run(f"/usr/sbin/{name}", "restart"), "logged": []}
     results["stop"] = {"said": run(f"/usr/sbin/{name}", "stop"), "logged": processes()}
     return results
+
+
+def is_over(lines: list[str]) -> bool:
+    """Whether there is the line that a session ends with."""
+    return any("Disconnected, " in line or "LOGOUT, user=" in line for line in lines)
 
 
 def processes() -> list[str]:
@@ -220,6 +225,42 @@ def states() -> list[str]:
     return sorted(line.strip() for line in text.splitlines())
 
 
+def virtual(log: Log) -> dict[str, object]:
+    """The unit for virtual mailboxes, as far as it goes without a systemd that runs: its command,
+    its user, its environment, no capabilities, a socket that was passed, and what it notifies."""
+    run("useradd", "--system", "--home-dir", "/var/vmail", "vmail")
+    for folder in ("new", "cur", "tmp"):
+        os.makedirs(f"/var/vmail/jane/Maildir/{folder}")
+    Path("/var/vmail/jane/Maildir/new/1700000009.m9.host").write_text("Subject: 9\n\nnine\n")
+    ids = run("sh", "-c", "echo uid=$(id -u vmail)'|'gid=$(id -g vmail)").strip()
+    hashed = run("openssl", "passwd", "-6", PASSWORD).strip()
+    record = f"jane\t{ids}|home=/var/vmail/jane|systempw={hashed}\n"
+    Path("/var/vmail/userdb").write_text(record)
+    run("chown", "-R", "vmail:vmail", "/var/vmail")
+    os.chmod("/var/vmail/userdb", 0o600)
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified.bind("/run/notify")
+    os.chmod("/run/notify", 0o666)
+    unit = Path("/lib/systemd/system/courier-pop-virtual.service").read_text().replace("\\\n", "")
+    command = next(line[10:] for line in unit.splitlines() if line.startswith("ExecStart="))
+    settings = [line[12:] for line in unit.splitlines() if line.startswith("Environment=")]
+    argv = ["systemd-socket-activate", "-l", "[::]:110", "-E", "NOTIFY_SOCKET=/run/notify"]
+    argv += [word for setting in settings for word in ("-E", setting)]
+    argv += ["setpriv", "--reuid=vmail", "--regid=vmail", "--clear-groups", "--no-new-privs"]
+    argv += ["--inh-caps=-all", "--bounding-set=-all"]
+    process = subprocess.Popen([*argv, *command.split()], stderr=subprocess.PIPE, text=True)
+    until(lambda: ":006E 0" in Path("/proc/net/tcp6").read_text(), "110 is passed")
+    said = talk(110, f"USER jane\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n", tls=False)
+    notified.settimeout(PATIENCE)
+    told = notified.recv(4096).decode()
+    until(lambda: is_over(log.of("pop3d")), "the session's last line")
+    users = run("sh", "-c", "ps -eo user,args | grep '[c]ourierpop3login' | cut -d' ' -f1").split()
+    process.terminate()
+    ended = process.communicate(timeout=PATIENCE)[1]
+    logged = log.of("pop3d")
+    return {"said": said, "told": told, "logged": logged, "users": users, "stderr": ended}
+
+
 def install(deb: str) -> str:
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     return run("dpkg", "-i", deb)
@@ -253,6 +294,9 @@ def main() -> None:
     if "--start" in sys.argv:
         result["after"] = both(log)
         result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
+    log.messages.clear()
+    if "--virtual" in sys.argv:
+        result["virtual"] = virtual(log)
     run("dpkg", "-i", sys.argv[1])
     result["again"] = configuration() == with_modules
     run("dpkg", "--purge", "courier-pop")

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent
 NOT_ALLOWED = 77  # throwaway.py
 PRIVATE = "/usr/lib/courier/python/bin"
+TAKES_SOCKETS = (SOURCE / "couriertcpd/systemd.py").exists()
 EXPOSURE = {"courier-pop": 4.0, "courier-pop-ssl": 4.0}  # of 10; root, because users must be become
 VIRTUAL_EXPOSURE = 2.0
 
@@ -67,6 +68,7 @@ def replaced(package):
     for program in ("courierlogger", "authdaemond", "unshare", "setpriv", "systemd-analyze"):
         needs(program)
     flags = ["--start"] if "courierctl" in ENTRIES else []
+    flags += ["--virtual"] if TAKES_SOCKETS else []
     flags += ["--tls"] if "couriertls" in ENTRIES else []
     steps = [str(HERE / "throwaway.py"), str(HERE / "replace_courier_steps.py"), str(package)]
     argv = ["/usr/bin/python3", *steps, *flags, ADDED_SETTING]
@@ -188,3 +190,19 @@ def test_the_services_are_hardened(replaced):
         if kind == "service":
             exposure = float(re.search(r"([\d.]+) [A-Z]+", found["security"])[1])
             assert exposure <= EXPOSURE.get(name, VIRTUAL_EXPOSURE), (unit, exposure)
+
+
+def test_virtual_mailboxes_are_served_without_root(replaced):
+    if not TAKES_SOCKETS:
+        pytest.skip("couriertcpd does not take sockets from systemd")
+    found = replaced["virtual"]
+    assert "S: '+OK logged in.\\r\\n'\nC: STAT\nS: '+OK 1 21\\r\\n'" in found["said"]
+    assert "READY=1" in found["told"].splitlines()
+    assert set(found["users"]) == {"vmail"}
+    names = [re.sub(r", port=.*", "", line) for line in found["logged"]]
+    peer = "ip=[::ffff:127.0.0.1]"
+    assert names == [
+        f"<23>pop3d: Connection, {peer}",
+        f"<22>pop3d: LOGIN, user=jane, {peer}",
+        f"<22>pop3d: LOGOUT, user=jane, {peer}",
+    ]
