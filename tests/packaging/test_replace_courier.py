@@ -196,7 +196,7 @@ def test_virtual_mailboxes_are_served_without_root(replaced):
     if not TAKES_SOCKETS:
         pytest.skip("couriertcpd does not take sockets from systemd")
     found = replaced["virtual"]
-    assert "S: '+OK logged in.\\r\\n'\nC: STAT\nS: '+OK 1 21\\r\\n'" in found["said"]
+    assert "S: '+OK logged in.\\r\\n'\nC: STAT\nS: '+OK 1 20\\r\\n'" in found["said"]
     assert "READY=1" in found["told"].splitlines()
     assert set(found["users"]) == {"vmail"}
     names = [re.sub(r", port=.*", "", line) for line in found["logged"]]
