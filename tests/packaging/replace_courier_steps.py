@@ -113,6 +113,11 @@ def until(condition, what: str):  # type: ignore[no-untyped-def]
     sys.exit(f"not within {PATIENCE} s: {what}")
 
 
+def is_listened_on(port: int) -> bool:
+    everybody = f":{port:04X} {'0' * 32}:0000 0A "
+    return everybody in Path("/proc/net/tcp6").read_text()
+
+
 def talk(port: int, sent: str, tls: bool) -> str:
     """What the server says, command by command."""
     said = ""
@@ -155,7 +160,7 @@ def start(name: str) -> str:
 def served(log: Log, name: str, port: int, tls: bool) -> dict[str, dict[str, object]]:
     """Start an instance, hold every conversation, stop it."""
     begun = start(name)
-    until(lambda: f":{port:04X} 0" in Path("/proc/net/tcp6").read_text(), f"{port} is served")
+    until(lambda: is_listened_on(port), f"{port} is served")
     results: dict[str, dict[str, object]] = {}
     for title, sent in CONVERSATIONS.items():
         before = len(log.of(name))
@@ -249,7 +254,7 @@ def virtual(log: Log) -> dict[str, object]:
     argv += ["setpriv", "--reuid=vmail", "--regid=vmail", "--clear-groups", "--no-new-privs"]
     argv += ["--inh-caps=-all", "--bounding-set=-all"]
     process = subprocess.Popen([*argv, *command.split()], stderr=subprocess.PIPE, text=True)
-    until(lambda: ":006E 0" in Path("/proc/net/tcp6").read_text(), "110 is passed")
+    until(lambda: is_listened_on(110), "there is a socket to be passed")
     said = talk(110, f"USER jane\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n", tls=False)
     notified.settimeout(PATIENCE)
     told = notified.recv(4096).decode()
