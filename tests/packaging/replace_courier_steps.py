@@ -1,9 +1,10 @@
 """Steps for throwaway.py: Debian's courier-pop as shipped, then our package in its place
 
-    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] [--virtual] SETTING
+    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] [--stls] [--virtual] SETTING
 
 SETTING is added to /etc/courier/pop3d for ours.
 --start: our package has courierctl, and is started; --tls: it has couriertls, and port 995 counts;
+--stls: and its courierpop3login offers STLS on port 110;
 --virtual: its couriertcpd takes sockets from systemd.
 
 Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
@@ -42,6 +43,10 @@ CONVERSATIONS = {
     "before login": "NOOP\r\nSTAT\r\nPASS x\r\nUSER\r\nQUIT\r\n",
     "capabilities": "CAPA\r\nQUIT\r\n",
     "capabilities after login": LOGIN + "CAPA\r\nQUIT\r\n",
+}
+STLS = {
+    "STLS": "CAPA\r\nSTLS\r\nCAPA\r\n" + LOGIN + "STAT\r\nQUIT\r\n",
+    "STLS and a wrong password": "STLS\r\nUSER john\r\nPASS wrong\r\nQUIT\r\n",
 }
 
 
@@ -119,27 +124,42 @@ def is_listened_on(port: int) -> bool:
 
 
 def talk(port: int, sent: str, tls: bool) -> str:
-    """What the server says, command by command."""
+    """What the server says, command by command; after STLS, if that is granted, encrypted."""
+    clear, stls, behind = sent.rpartition("STLS\r\n")
+    if not stls:
+        clear, behind = ("", sent) if tls else (sent, "")
     said = ""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
-        client = plain
-        if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            client = context.wrap_socket(plain)
-        with client, client.makefile("rb") as file:
-            for command in ["", *sent.splitlines(keepends=True)]:
-                client.sendall(command.encode())
-                said += f"C: {command.rstrip()}\n" if command else ""
-                said += reply(file, command)
+        if not tls:
+            said = converse(plain, ["", *(clear + stls).splitlines()])
+        if tls or (stls and said.splitlines()[-1].startswith("S: '+OK")):
+            with encrypted(plain) as client:
+                said += converse(client, [*([""] if tls else []), *behind.splitlines()])
+    return said
+
+
+def encrypted(client: socket.socket) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(client)
+
+
+def converse(client: socket.socket, commands: list[str]) -> str:
+    """The first of them may be empty, for the greeting."""
+    said = ""
+    with client.makefile("rb") as file:
+        for command in commands:
+            client.sendall(f"{command}\r\n".encode() if command else b"")
+            said += f"C: {command}\n" if command else ""
+            said += reply(file, command)
     return said
 
 
 def reply(file, command: str) -> str:  # type: ignore[no-untyped-def]
     status = file.readline().decode()
     lines = [status]
-    long = command.strip() in ("LIST", "UIDL", "CAPA") or command[:4] in ("RETR", "TOP ")
+    long = command in ("LIST", "UIDL", "CAPA") or command[:4] in ("RETR", "TOP ")
     while status.startswith("+OK") and long and lines[-1] not in (".\r\n", ""):
         lines.append(file.readline().decode())
     return "".join(f"S: {line!r}\n" for line in lines)
@@ -157,12 +177,15 @@ def start(name: str) -> str:
     return run(*private, *limits, *limited, f"/usr/sbin/{name}", "start")
 
 
-def served(log: Log, name: str, port: int, tls: bool) -> dict[str, dict[str, object]]:
+def served(log: Log, name: str, port: int, tls: bool = False) -> dict[str, dict[str, object]]:
     """Start an instance, hold every conversation, stop it."""
     begun = start(name)
     until(lambda: is_listened_on(port), f"{port} is served")
     results: dict[str, dict[str, object]] = {}
-    for title, sent in CONVERSATIONS.items():
+    for title, sent in {
+        **CONVERSATIONS,
+        **(STLS if "--stls" in sys.argv and not tls else {}),
+    }.items():
         before = len(log.of(name))
         said = talk(port, sent, tls)
         until(lambda before=before: is_over(log.of(name)[before:]), f"the last line of {title}")
@@ -186,7 +209,7 @@ def processes() -> list[str]:
 
 
 def both(log: Log) -> dict[str, object]:
-    result: dict[str, object] = {"110": served(log, "pop3d", 110, tls=False)}
+    result: dict[str, object] = {"110": served(log, "pop3d", 110)}
     if "--tls" in sys.argv:
         result["995"] = served(log, "pop3d-ssl", 995, tls=True)
     return result

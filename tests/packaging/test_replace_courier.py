@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent
 NOT_ALLOWED = 77  # throwaway.py
 PRIVATE = "/usr/lib/courier/python/bin"
+LOGIN_PROGRAM = (SOURCE / "courierpop3login").glob("*.py")
+OFFERS_STLS = any("COURIERTLS" in file.read_text() for file in LOGIN_PROGRAM)
 TAKES_SOCKETS = (SOURCE / "couriertcpd/systemd.py").exists()
 EXPOSURE = {"courier-pop": 4.0, "courier-pop-ssl": 4.0}  # of 10; root, because users must be become
 VIRTUAL_EXPOSURE = 2.0
@@ -43,7 +45,7 @@ DIFFERENCES = {
     ("restart", "+NAME: stopped"),
     ("restart", "+NAME: started, pid N, port N"),
 }
-WITHOUT_COURIERTLS = {
+WITHOUT_STLS = {
     ("capabilities", "-S: 'STLS\\r\\n'"),
     ("capabilities after login", "-S: 'STLS\\r\\n'"),
 }
@@ -70,6 +72,7 @@ def replaced(package):
     flags = ["--start"] if "courierctl" in ENTRIES else []
     flags += ["--virtual"] if TAKES_SOCKETS else []
     flags += ["--tls"] if "couriertls" in ENTRIES else []
+    flags += ["--stls"] if OFFERS_STLS else []
     steps = [str(HERE / "throwaway.py"), str(HERE / "replace_courier_steps.py"), str(package)]
     argv = ["/usr/bin/python3", *steps, *flags, ADDED_SETTING]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=110)
@@ -122,8 +125,8 @@ def test_clients_see_the_same_but_for_what_is_listed(replaced):
             pid = replaced[name][port].pop("pid")["said"]
             assert re.fullmatch(r"[1-9]\d*\n", pid)
         expected = set(DIFFERENCES)
-        if port == "110" and "couriertls" not in ENTRIES:
-            expected |= WITHOUT_COURIERTLS
+        if port == "110" and not OFFERS_STLS:
+            expected |= WITHOUT_STLS
         assert differences(replaced, port, "said") == expected
 
 

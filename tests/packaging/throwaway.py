@@ -40,7 +40,11 @@ def main() -> int:
     ]
     os.chdir("/")
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
-    return subprocess.run(["/usr/bin/python3", *given[1:]], env=environment).returncode
+    process = subprocess.Popen(["/usr/bin/python3", *given[1:]], env=environment)
+    while True:  # as the first process we also bury whom others have left
+        pid, status = os.wait()
+        if pid == process.pid:
+            return os.waitstatus_to_exitcode(status)
 
 
 def read(path: str) -> bytes:
