@@ -243,6 +243,10 @@ def exposure(path: str) -> str:
     return text.splitlines()[-1]
 
 
+def modes(*paths: str) -> dict[str, str]:
+    return {p: oct(os.stat(p).st_mode & 0o7777) for p in paths if os.path.exists(p)}
+
+
 def append(path: str, line: str) -> None:
     with open(path, "a") as file:
         file.write(line + "\n")
@@ -294,6 +298,29 @@ def install(deb: str) -> str:
     return run("dpkg", "-i", deb)
 
 
+def fresh(log: Log) -> dict[str, object]:
+    """Our package on a system that never had Courier, started by its init script."""
+    run("sh", "-c", "dpkg --purge $(dpkg-query -f '${Package} ' -W 'courier-*' | tr ' ' '\\n' | "
+        "while read -r p; do dpkg -s $p >/dev/null 2>&1 && echo $p; done)")  # fmt: skip
+    run("sh", "-c", "rm -rf /etc/courier /var/lib/courier /run/courier; deluser --quiet courier")
+    result: dict[str, object] = {"install": install(sys.argv[1])}
+    result["modes"] = modes(*CONFIGURATION)
+    result["owners"] = [Path(path).group() for path in CONFIGURATION]
+    script = "/etc/init.d/courier-pop"
+    if "--start" in sys.argv:
+        log.messages.clear()
+        with open("/etc/courier/pop3d") as file:
+            text = "".join(line for line in file if not line.startswith("AUTHMODULES"))
+        Path("/etc/courier/pop3d").write_text(f"{text}\n{sys.argv[-1]}\n")
+        run(script, "start")
+        until(lambda: is_listened_on(110), "110 is served")
+        result["said"] = talk(110, f"{LOGIN}STAT\r\nQUIT\r\n", tls=False)
+        result["running"] = run(script, "status")
+        run(script, "stop")
+        result["stopped"] = subprocess.run([script, "status"], capture_output=True).returncode
+    return result
+
+
 def main() -> None:
     log = Log()
     prepare()
@@ -307,10 +334,8 @@ def main() -> None:
     result["edited"] = configuration()
     result["install"] = install(sys.argv[1])
     result["installed"] = {"files": configuration(), "states": states()}
-    result["modes"] = {
-        path: oct(os.stat(path).st_mode & 0o7777)
-        for path in (*CONFIGURATION, "/etc/init.d/courier-pop", "/etc/init.d/courier-pop-ssl")
-    }
+    scripts = ("/etc/init.d/courier-pop", "/etc/init.d/courier-pop-ssl")
+    result["modes"] = modes(*CONFIGURATION, *scripts)
     result["not compiled"] = run(
         "sh", "-c", "cd /usr/lib/courier/python && find . -name '*.py' | wc -l; "
         "find . -name '*.pyc' | wc -l"
@@ -336,6 +361,7 @@ def main() -> None:
     places = ["/etc", "/lib/systemd", "/usr/lib/courier", "/usr/sbin", "/usr/share", "/var/lib"]
     left = run("find", *places, "-name", "*pop3d*", "-o", "-name", "courierpop3*").split()
     result["purged"] = {"files": configuration(), "left": left}
+    result["fresh"] = fresh(log)
     print(json.dumps(result))
 
 

@@ -221,3 +221,21 @@ def test_virtual_mailboxes_are_served_without_root(replaced):
         f"<22>pop3d: LOGIN, user=jane, {peer}",
         f"<22>pop3d: LOGOUT, user=jane, {peer}",
     ]
+
+
+def test_CVE_31_it_brings_all_it_needs_where_no_courier_was(replaced):
+    ports(replaced)
+    fresh = replaced["fresh"]
+    assert fresh["modes"] == {
+        "/etc/courier/pop3d": "0o644",
+        "/etc/courier/pop3d-ssl": "0o644",
+        "/etc/courier/pop3d.cnf": "0o600",
+        "/etc/courier/pop3d.pem": "0o640",
+        "/etc/pam.d/pop3": "0o644",
+    }
+    assert fresh["owners"] == ["root", "root", "root", "courier", "root"]
+    assert fresh["said"].endswith(
+        "C: STAT\nS: '+OK 3 144\\r\\n'\nC: QUIT\nS: '+OK Bye-bye.\\r\\n'\n"
+    )
+    assert "running" in fresh["running"]
+    assert fresh["stopped"] == 3, "the LSB's exit status of a program that does not run"
