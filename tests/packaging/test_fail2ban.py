@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import BIN, DEADLINE, Server, free_port, needs, wait_until
 
+JAIL = Path(__file__).parent.parent.parent / "packaging/fail2ban/courier-pop.conf"
 PEERS = "/var/cache/courierpop3-peers"  # where tests/run unpacks what can't be installed
 LOGCHECK = Path("/etc/logcheck/ignore.d.server/courier-pop")
 
@@ -64,24 +65,30 @@ def source(number: int) -> str:
 
 
 class Fail2ban:
-    """fail2ban-regex, installed or unpacked."""
+    """fail2ban's programs, installed or unpacked. configuration: of the installation."""
 
     def __init__(self):
-        self.command = [shutil.which("fail2ban-regex")]
         self.env = dict(os.environ)
-        if not self.command[0] and Path(f"{PEERS}/usr/bin/fail2ban-regex").exists():
-            self.command = ["/usr/bin/python3", f"{PEERS}/usr/bin/fail2ban-regex"]
-            self.command += ["-c", f"{PEERS}/etc/fail2ban"]
-            self.env["PYTHONPATH"] = f"{PEERS}/usr/lib/python3/dist-packages"
-        elif not self.command[0]:
+        self.root = "" if shutil.which("fail2ban-regex") else PEERS
+        if not Path(f"{self.root}/usr/bin/fail2ban-regex").exists():
             needs("fail2ban-regex")
+        if self.root:
+            self.env["PYTHONPATH"] = f"{PEERS}/usr/lib/python3/dist-packages"
+        self.configuration = f"{self.root}/etc/fail2ban"
+
+    def run(self, program: str, configuration: str, *arguments: str) -> str:
+        argv = ["/usr/bin/python3", f"{self.root}/usr/bin/{program}", "-c", configuration]
+        done = subprocess.run(
+            [*argv, *arguments], env=self.env, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
 
     def found(self, log: Path, expression: str) -> list[str]:
         """The address of each match of a filter's name or an expression, in the log's order."""
-        argv = [*self.command, "--usedns=no", "-o", "row", str(log), expression]
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=60)
-        assert done.returncode in (0, 1), done.stderr
-        rows = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        arguments = ["--usedns=no", "-o", "row", str(log), expression]
+        output = self.run("fail2ban-regex", self.configuration, *arguments)
+        rows = [line for line in output.splitlines() if line.startswith("[")]
         return [ast.literal_eval(row.rstrip(","))[0] for row in rows]
 
 
@@ -213,3 +220,21 @@ def test_logcheck_is_silent_about_sessions_and_shows_failures(logging, accounts)
     shown = subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
     assert not [line for line in shown if re.search(": (LOGIN|LOGOUT), user=", line)]
     assert len([line for line in shown if "LOGIN FAILED" in line]) == 1
+
+
+def test_the_jail_that_we_ship_bans_at_the_ports_of_pop3(fail2ban, public):
+    configuration = public / "fail2ban"
+    shutil.copytree(fail2ban.configuration, configuration)
+    for jail in (configuration / "jail.d").iterdir():
+        jail.unlink()  # the distributor's own, which may lack its log here
+    mail_log = public / "mail.log"
+    mail_log.touch()
+    text = JAIL.read_text() + f"logpath = {mail_log}\nbackend = polling\n"
+    (configuration / "jail.d/courier-pop.conf").write_text(text)
+    output = fail2ban.run("fail2ban-client", str(configuration), "-d")
+    commands = [ast.literal_eval(line) for line in output.splitlines() if line.startswith("[")]
+    assert ["add", "courier-auth", "polling"] in commands
+    assert ["set", "courier-auth", "addlogpath", str(mail_log), "head"] in commands
+    assert ["start", "courier-auth"] in commands
+    action = next(c for c in commands if c[0] == "multi-set" and "addaction" not in c[:3])
+    assert ["port", "pop3,pop3s"] in action[-1]

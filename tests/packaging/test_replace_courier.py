@@ -19,6 +19,8 @@ import pytest
 from courierchain.programs import ENTRIES
 from tests.conftest import needs, needs_root
 
+pytestmark = pytest.mark.timeout(300)  # each worker goes through the steps once
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent
 NOT_ALLOWED = 77  # throwaway.py
@@ -75,7 +77,7 @@ def replaced(package):
     flags += ["--stls"] if OFFERS_STLS else []
     steps = [str(HERE / "throwaway.py"), str(HERE / "replace_courier_steps.py"), str(package)]
     argv = ["/usr/bin/python3", *steps, *flags, ADDED_SETTING]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=280)
     if done.returncode == NOT_ALLOWED:
         pytest.skip("no namespaces or overlays here")
     assert done.returncode == 0, done.stdout + done.stderr
