@@ -70,6 +70,7 @@ def mounted() -> bool:
     for name in DEVICES:
         commands += [f"touch {new}/root/dev/{name}"]
         commands += [f"mount --bind /dev/{name} {new}/root/dev/{name}"]
+    commands += [f"ln -s /proc/self/fd {new}/root/dev/fd"]
     for command in commands:
         if subprocess.run(command.split(), stderr=sys.stderr).returncode:
             return False
