@@ -305,9 +305,9 @@ def fresh(log: Log) -> dict[str, object]:
     run("sh", "-c", "rm -rf /etc/courier /var/lib/courier /run/courier; deluser --quiet courier")
     result: dict[str, object] = {"install": install(sys.argv[1])}
     result["modes"] = modes(*CONFIGURATION)
-    result["owners"] = [Path(path).group() for path in CONFIGURATION]
     script = "/etc/init.d/courier-pop"
     if "--start" in sys.argv:
+        result["owners"] = [Path(path).group() for path in CONFIGURATION]
         log.messages.clear()
         with open("/etc/courier/pop3d") as file:
             text = "".join(line for line in file if not line.startswith("AUTHMODULES"))

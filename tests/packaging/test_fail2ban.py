@@ -20,7 +20,9 @@ import pytest
 
 from tests.conftest import BIN, DEADLINE, Server, free_port, needs, wait_until
 
-JAIL = Path(__file__).parent.parent.parent / "packaging/fail2ban/courier-pop.conf"
+PACKAGING = Path(__file__).parent.parent.parent / "packaging"
+JAIL = PACKAGING / "fail2ban/courier-pop.conf"
+OUR_LOGCHECK = PACKAGING / "logcheck/courier-pop"
 PEERS = "/var/cache/courierpop3-peers"  # where tests/run unpacks what can't be installed
 LOGCHECK = Path("/etc/logcheck/ignore.d.server/courier-pop")
 
@@ -203,23 +205,31 @@ def test_a_login_that_succeeds_bans_nobody(logging, fail2ban, accounts):
     assert fail2ban.found(server.log, "courier-auth") == []
 
 
-def test_logcheck_is_silent_about_sessions_and_shows_failures(logging, accounts):
-    """Debian's expressions, which know sessions under the name of courierpop3login."""
+@pytest.mark.parametrize("ident", ["courierpop3login", "pop3d", "pop3d-ssl"])
+def test_logcheck_is_silent_about_sessions_and_shows_failures(logging, accounts, ident):
+    """With our expressions; and with Debian's, which know sessions of courierpop3login only."""
     needs("grep")
-    if not LOGCHECK.exists():
-        needs(f"{LOGCHECK} of courier-pop")
     john = accounts.add("john@example.com")
     port = free_port()
-    server = logging("courierpop3login", port=port)
+    server = logging(ident, port=port)
     name, password = john.name.encode(), john.password.encode()
     talk(port, b"USER %s\r\nPASS %s\r\nQUIT\r\n" % (name, password))
     talk(port, b"USER john\r\nPASS x\r\nQUIT\r\n")
-    server.logged(r".*LOGIN FAILED.*")
+    server.logged(r".*Disconnected.*")
     log = as_rsyslog(server.log)
-    argv = ["grep", "-E", "-v", "-f", str(LOGCHECK), str(log)]
-    shown = subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
-    assert not [line for line in shown if re.search(": (LOGIN|LOGOUT), user=", line)]
-    assert len([line for line in shown if "LOGIN FAILED" in line]) == 1
+    (shown,) = shown_by_logcheck(OUR_LOGCHECK, log)
+    assert f" {ident}: LOGIN FAILED, user=john, ip=[::ffff:127.0.0.1], port=[" in shown
+    if ident == "courierpop3login":
+        if not LOGCHECK.exists():
+            needs(f"{LOGCHECK} of courier-pop")
+        lines = shown_by_logcheck(LOGCHECK, log)
+        assert not [line for line in lines if re.search(": (LOGIN|LOGOUT), user=", line)]
+        assert shown in lines
+
+
+def shown_by_logcheck(expressions: Path, log: Path) -> list[str]:
+    argv = ["grep", "-E", "-v", "-f", str(expressions), str(log)]
+    return subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
 
 
 def test_the_jail_that_we_ship_bans_at_the_ports_of_pop3(fail2ban, public):
