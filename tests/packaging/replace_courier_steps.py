@@ -109,13 +109,14 @@ def prepare() -> None:
     run("chown", "-R", "john:john", "/home/john")
 
 
-def until(condition, what: str):  # type: ignore[no-untyped-def]
+def until(condition, what: str, log: Log | None = None):  # type: ignore[no-untyped-def]
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.02)
-    sys.exit(f"not within {PATIENCE} s: {what}")
+    logged = "\n".join(["", *log.messages[-20:]]) if log else ""
+    sys.exit(f"not within {PATIENCE} s: {what}{logged}")
 
 
 def is_listened_on(port: int) -> bool:
@@ -188,7 +189,8 @@ def served(log: Log, name: str, port: int, tls: bool = False) -> dict[str, dict[
     }.items():
         before = len(log.of(name))
         said = talk(port, sent, tls)
-        until(lambda before=before: is_over(log.of(name)[before:]), f"the last line of {title}")
+        end = f"the last line of {title} on port {port} in the log; the client's view:\n{said}"
+        until(lambda before=before: is_over(log.of(name)[before:]), end, log)
         results[title] = {"said": said, "logged": log.of(name)[before:]}
     results["start"] = {"said": begun, "logged": processes()}
     results["pid"] = {"said": Path(f"/run/courier/{name}.pid").read_text(), "logged": []}
