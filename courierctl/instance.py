@@ -20,7 +20,7 @@ from shlex import quote
 
 from courierchain.refusal import Refused, refusal
 from courierctl import ports, shell
-from courierctl.layout import Layout
+from courierctl.layout import DEBIAN, Layout, is_ours
 
 SHIPPED = {
     "PIDFILE": "/run/courier/pop3d.pid",
@@ -34,6 +34,7 @@ SHIPPED = {
     "MAILDIRPATH": "Maildir",
 }
 MAIL_USER = "courier"
+COURIERTLS = f"{DEBIAN['couriertls']}/couriertls"  # as Debian's files have it
 
 
 class NotConfigured(Refused):
@@ -144,7 +145,15 @@ def load(kind: Kind, folder: str, layout: Layout, caller: dict[str, str]) -> Ins
     instance.argv = sourced.words
     instance.complaints = sourced.complaints
     instance.environment = {"PROXY_HOSTNAME": "", **sourced.environment, **_extras(kind)}
+    _prefer_our_couriertls(instance)
     return instance
+
+
+def _prefer_our_couriertls(instance: Instance) -> None:
+    """For STLS: Debian's files name the one of courier-base, which may be there beside ours."""
+    ours = instance.layout.find("couriertls")
+    if ours and is_ours(ours) and instance.environment.get("COURIERTLS") == COURIERTLS:
+        instance.environment["COURIERTLS"] = ours
 
 
 def _working_directory() -> str:

@@ -1,11 +1,8 @@
 """Steps for throwaway.py: Debian's courier-pop as shipped, then our package in its place
 
-    replace_courier_steps.py COURIERPOP3.deb [--start] [--tls] [--stls] [--virtual] SETTING
+    replace_courier_steps.py COURIERPOP3.deb SETTING
 
 SETTING is added to /etc/courier/pop3d for ours.
---start: our package has courierctl, and is started; --tls: it has couriertls, and port 995 counts;
---stls: and its courierpop3login offers STLS on port 110;
---virtual: its couriertcpd takes sockets from systemd.
 
 Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
 configuration at each point; and the packages' states.
@@ -185,7 +182,7 @@ def served(log: Log, name: str, port: int, tls: bool = False) -> dict[str, dict[
     results: dict[str, dict[str, object]] = {}
     for title, sent in {
         **CONVERSATIONS,
-        **(STLS if "--stls" in sys.argv and not tls else {}),
+        **({} if tls else STLS),
     }.items():
         before = len(log.of(name))
         said = talk(port, sent, tls)
@@ -211,10 +208,8 @@ def processes() -> list[str]:
 
 
 def both(log: Log) -> dict[str, object]:
-    result: dict[str, object] = {"110": served(log, "pop3d", 110)}
-    if "--tls" in sys.argv:
-        result["995"] = served(log, "pop3d-ssl", 995, tls=True)
-    return result
+    plain = served(log, "pop3d", 110)
+    return {"110": plain, "995": served(log, "pop3d-ssl", 995, tls=True)}
 
 
 def configuration() -> dict[str, str | None]:
@@ -308,18 +303,17 @@ def fresh(log: Log) -> dict[str, object]:
     result: dict[str, object] = {"install": install(sys.argv[1])}
     result["modes"] = modes(*CONFIGURATION)
     script = "/etc/init.d/courier-pop"
-    if "--start" in sys.argv:
-        result["owners"] = [Path(path).group() for path in CONFIGURATION]
-        log.messages.clear()
-        with open("/etc/courier/pop3d") as file:
-            text = "".join(line for line in file if not line.startswith("AUTHMODULES"))
-        Path("/etc/courier/pop3d").write_text(f"{text}\n{sys.argv[-1]}\n")
-        run(script, "start")
-        until(lambda: is_listened_on(110), "110 is served")
-        result["said"] = talk(110, f"{LOGIN}STAT\r\nQUIT\r\n", tls=False)
-        result["running"] = run(script, "status")
-        run(script, "stop")
-        result["stopped"] = subprocess.run([script, "status"], capture_output=True).returncode
+    result["owners"] = [Path(path).group() for path in CONFIGURATION]
+    log.messages.clear()
+    with open("/etc/courier/pop3d") as file:
+        text = "".join(line for line in file if not line.startswith("AUTHMODULES"))
+    Path("/etc/courier/pop3d").write_text(f"{text}\n{sys.argv[-1]}\n")
+    run(script, "start")
+    until(lambda: is_listened_on(110), "110 is served")
+    result["said"] = talk(110, f"{LOGIN}STAT\r\nQUIT\r\n", tls=False)
+    result["running"] = run(script, "status")
+    run(script, "stop")
+    result["stopped"] = subprocess.run([script, "status"], capture_output=True).returncode
     return result
 
 
@@ -346,12 +340,10 @@ def main() -> None:
     result["collisions"] = run("dpkg", "-V", "courier-base", "courier-authlib", "courierpop3")
     append("/etc/courier/pop3d", sys.argv[-1])
     with_modules = configuration()
-    if "--start" in sys.argv:
-        result["after"] = both(log)
-        result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
+    result["after"] = both(log)
+    result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
     log.messages.clear()
-    if "--virtual" in sys.argv:
-        result["virtual"] = virtual(log)
+    result["virtual"] = virtual(log)
     run("dpkg", "-i", sys.argv[1])
     result["again"] = configuration() == with_modules
     run("dpkg", "--purge", "courier-pop")
