@@ -6,6 +6,9 @@ count (CVE-30). A session is opened before the service and closed after it: this
 that, as root, while a child becomes the user and goes on with the chain; its exit status is passed
 on (reference auth.md 2.2, chain-protocol.md 6).
 
+Of who has proved an identity by a certificate PAM isn't asked for authentication, but for all the
+rest, as sshd does it for a key: the account check, and the session.
+
 Uses python-pam, whose import costs more than a session: couriertcpd loads it once, before forking.
 PAM itself runs in the process of one connection only.
 """
@@ -64,17 +67,22 @@ PamAuthenticator()  # the first one looks for the libraries, in another process
 
 @auth_module
 def authpam(request: Request, settings: Settings) -> Account:
-    if request.login is None:
+    if request.external is not None:
+        user, secret, proved = request.external, b"", True
+    elif request.login is not None:
+        (user, secret), proved = request.login, False
+    else:
         raise Rejected
-    user, secret = request.login
     service = os.fsdecode(request.service)
     if not has_service(service):
         raise TemporaryFailure(f"PAM has no service {service!r}: create /etc/pam.d/{service}")
     entry = passwd_entry(user)
     if entry is None:
-        passwords.verify(secret, None)  # so that an unknown user is not a faster answer
+        if not proved:
+            passwords.verify(secret, None)  # so that an unknown user is not a faster answer
         raise Rejected
-    conversation = Conversation(user, secret, os.fsencode(settings.text("TCPREMOTEIP")))
+    peer = os.fsencode(settings.text("TCPREMOTEIP"))
+    conversation = Conversation(user, secret, peer, proved=proved)
     return system_account(entry, conversation.login(request.service, entry))
 
 
@@ -83,13 +91,16 @@ class Conversation:
 
     Between pam_start and pam_authenticate it sets what python-pam has no parameter for: PAM_RHOST,
     a conversation that lives as long as the session does, and no delay after a failure.
+
+    proved: there is nothing left to authenticate
     """
 
-    __slots__ = ("user", "secret", "peer", "pam", "callback")
+    __slots__ = ("user", "secret", "proved", "peer", "pam", "callback")
 
-    def __init__(self, user: bytes, secret: bytes, peer: bytes):
+    def __init__(self, user: bytes, secret: bytes, peer: bytes, *, proved: bool):
         self.user = user
         self.secret = secret
+        self.proved = proved
         self.peer = c_char_p(peer)
         self.pam = PamAuthenticator()
         self.callback = PamConv(conv_func(self.converse), None)
@@ -102,7 +113,7 @@ class Conversation:
             self.pam.pam_set_item(handle, pam.PAM_RHOST, self.peer)
             self.pam.pam_set_item(handle, pam.PAM_CONV, cast(byref(self.callback), c_void_p))
             self.pam.pam_set_item(handle, PAM_FAIL_DELAY, cast(NO_DELAY, c_void_p))
-            return authenticate(handle, flags)
+            return pam.PAM_SUCCESS if self.proved else authenticate(handle, flags)
 
         self.pam.pam_authenticate = prepared
         done = self.pam.authenticate(

@@ -2,7 +2,8 @@
 
 Reads the shadow file itself: Python's spwd is gone. An account that has expired, or whose password
 has passed its greatest age, is refused; the minimum, warning and inactive fields don't matter
-(reference auth.md 2.1). Runs as root, or in the group that may read shadow.
+(reference auth.md 2.1); so is one whose password is locked, also to who has proved an identity by a
+certificate and needs no password. Runs as root, or in the group that may read shadow.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ DAY = 86400  # seconds
 
 @auth_module
 def authshadow(request: Request, settings: Settings) -> Account:
+    if request.external is not None:
+        return identified(request.external)
     if request.login is None:
         raise Rejected
     user, secret = request.login
@@ -31,6 +34,16 @@ def authshadow(request: Request, settings: Settings) -> Account:
     # verify() takes as long over None, so an unknown user is not a faster answer.
     right = passwords.verify(secret, fields[1] if fields else None)
     if entry is None or not right or expired(fields or [], int(time()) // DAY):
+        raise Rejected
+    return system_account(entry)
+
+
+def identified(user: bytes) -> Account:
+    entry = passwd_entry(user)
+    fields = shadow_fields(user) if entry else None
+    if entry is None or not fields or passwords.is_locked(fields[1]):
+        raise Rejected
+    if expired(fields, int(time()) // DAY):
         raise Rejected
     return system_account(entry)
 

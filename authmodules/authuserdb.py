@@ -4,8 +4,12 @@
 
 Reads the text file AUTHUSERDB_FILE (default /etc/courier/userdb), or, if makeuserdb has compiled it
 and Python has dbm.gnu, AUTHUSERDB_FILE.dat and AUTHUSERDB_FILE with "shadow.dat" (reference auth.md
-2.3). The password is the field `<service>pw` (pop3pw), or else `systempw`; uid, gid and home must
-be there; mail, quota, options and gecos may. The name is looked up as it came, byte by byte.
+2.3). The password is the field `<service>pw` (pop3pw), or else `systempw`; for CRAM-MD5
+`<service>-hmac-md5pw`, or else `hmac-md5pw`, and so on (see `courierchain.cram`). uid, gid and home
+must be there; mail, quota, options and gecos may. The name is looked up as it came, byte by byte.
+
+Who has proved an identity by a certificate needs no password here; but one that is locked, by a `!`
+in front of it as in shadow(5), keeps out everybody.
 
 The text file holds passwords, so it is refused while everybody can read it.
 """
@@ -15,7 +19,7 @@ from __future__ import annotations
 import os
 from stat import S_IROTH, S_IWOTH
 
-from courierchain import passwords
+from courierchain import cram, passwords
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -26,15 +30,41 @@ Record = dict[bytes, bytes]
 
 @auth_module
 def authuserdb(request: Request, settings: Settings) -> Account:
+    path = settings.text("AUTHUSERDB_FILE")
+    if request.external is not None:
+        return identified(request, request.external, path)
     if request.login is None:
-        raise Rejected
+        return by_challenge(request, path)
     user, secret = request.login
-    record = lookup(user, settings.text("AUTHUSERDB_FILE"))
-    stored = record.get(request.service + b"pw", record.get(b"systempw"))
+    record = lookup(user, path)
     # verify() takes as long over None, so an unknown user is not a faster answer.
-    if not passwords.verify(secret, stored):
+    if not passwords.verify(secret, password(request, record)):
         raise Rejected
     return account(user, record)
+
+
+def by_challenge(request: Request, path: str) -> Account:
+    """The account of who answered a challenge. Raises Rejected and TemporaryFailure."""
+    answer = cram.asked(request)
+    if answer is None:
+        raise Rejected
+    record = lookup(answer.user, path)
+    field = b"hmac-%spw" % answer.algorithm.encode()
+    state = record.get(request.service + b"-" + field, record.get(field))
+    if not cram.verify(answer, state):
+        raise Rejected
+    return account(answer.user, record)
+
+
+def identified(request: Request, user: bytes, path: str) -> Account:
+    record = lookup(user, path)
+    if not record or passwords.is_locked(password(request, record)):
+        raise Rejected
+    return account(user, record)
+
+
+def password(request: Request, record: Record) -> bytes | None:
+    return record.get(request.service + b"pw", record.get(b"systempw"))
 
 
 def lookup(user: bytes, path: str) -> Record:

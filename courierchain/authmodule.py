@@ -22,14 +22,11 @@ import sys
 from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGTERM, pthread_sigmask, signal
 from collections.abc import Callable
 
-from courierchain import handover, log, mailhost, programs, request
+from courierchain import failure, handover, log, mailhost, programs, request
 from courierchain.account import Account, Session, Unusable, become_user, enter_home
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
-
-UNCHECKED = "COURIER_UNCHECKED"  # tells the login program that its question had no answer
-TEMPORARY = b"-ERR Temporary problem, please try again later\r\n"
 
 
 class Rejected(Exception):
@@ -71,7 +68,8 @@ class AuthModule:
             account, following = self._ask(question, argv[1], env)
         except (TemporaryFailure, BadRequest, Unusable) as why:
             log.err(f"{self.name}: {why}")
-            handover.start_over({**env, UNCHECKED: "1"})
+            lasts = isinstance(why, Unusable)
+            handover.start_over(env, failure.PERMANENT if lasts else failure.TEMPORARY)
         except Rejected:
             self._pass_on(raw, argv[1:], env)
         told = {**env, **account.environment()}
@@ -110,7 +108,7 @@ class AuthModule:
             handover.become(argv, env, record=True)
         except (OSError, CannotBecome) as why:
             log.err(f"{self.name}: {why}")
-            handover.start_over(env)
+            handover.start_over(env, failure.TEMPORARY)
 
     def _accept(
         self, account: Account, service: bytes, argv: list[str], env: dict[str, str]
@@ -140,7 +138,7 @@ class AuthModule:
         if status == mailhost.REFUSED:
             handover.start_over(env)
         if status == mailhost.UNREACHED:
-            os.write(1, TEMPORARY)
+            os.write(1, failure.temporary(env))
         return status
 
     def run(self) -> None:
@@ -184,7 +182,7 @@ def going_on(name: str, account: Account, service: bytes) -> handover.Main:
         except (Unusable, BadRequest, CannotBecome, OSError) as why:
             # Too late for the login program, which needs root: the client gets its answer here.
             log.err(f"{name}: user={log.safe(account.user)}: {why}")
-            os.write(1, TEMPORARY)
+            os.write(1, failure.temporary(env))
         return 1
 
     return go_on

@@ -20,7 +20,7 @@ import os
 from _signal import SIG_DFL, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ, signal
 from collections.abc import Callable
 
-from courierchain import log, programs, request
+from courierchain import failure, log, programs, request
 
 Main = Callable[[list[str], dict[str, str]], int]
 
@@ -164,10 +164,11 @@ def where(why: Exception) -> str:
     return f"{type(why).__name__}{place}"
 
 
-def start_over(env: dict[str, str]) -> None:
+def start_over(env: dict[str, str], why: str = "") -> None:
     """Nobody accepted, or nobody could say: become the login program again, as it was called.
 
-    Reads AUTHUSER, AUTHARGC and AUTHARGV0... (chain-protocol.md 8). Raises AuthFailure.
+    `why` is one of `failure`. Reads AUTHUSER, AUTHARGC and AUTHARGV0... (chain-protocol.md 8).
+    Raises AuthFailure.
     """
     count = env.get("AUTHARGC", "")
     login = env.get("AUTHUSER", "")
@@ -176,4 +177,5 @@ def start_over(env: dict[str, str]) -> None:
     argv = [env.get(f"AUTHARGV{index}") for index in range(int(count))]
     if None in argv:
         raise AuthFailure
+    env = {**env, failure.VARIABLE: why}
     become([login, *(word for word in argv[1:] if word is not None)], env)

@@ -75,6 +75,14 @@ def verify(secret: bytes, stored: bytes | None, dummy: bytes | None = None) -> b
     return False
 
 
+def is_locked(stored: bytes | None) -> bool:
+    """Whether an administrator has locked the password, as `usermod -L` does (shadow(5)).
+
+    For who logs in without one: verify() needs no asking.
+    """
+    return stored is not None and stored.startswith(b"!")
+
+
 def check(secret: bytes, stored: bytes) -> bool | None:
     """True or False at the price of the stored form; None is False that cost next to nothing."""
     if len(stored) > MAX_STORED or b"\0" in stored:

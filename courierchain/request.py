@@ -2,8 +2,8 @@
 
     service LF authtype LF authdata LF
 
-(reference chain-protocol.md 2; design.md 2). A question has the authtype of its secret (`login`,
-`cram-md5`, ...); its authdata for `login` is `userid LF password LF`, so it ends with two LFs, and
+(reference chain-protocol.md 2; design.md 2). A question has the authtype of its secret (see
+`authtypes`); its authdata for `login` is `userid LF password LF`, so it ends with two LFs, and
 a reader takes none, one or two. The answer of an accepting module is a record too: authtype
 `authenticated`, authdata the value of AUTHENTICATED.
 
@@ -17,6 +17,8 @@ import os
 from errno import EBADF
 from select import POLLIN, poll
 from time import monotonic
+
+from courierchain.authtypes import EXTERNAL, LOGIN
 
 RECORD = 3  # the descriptor
 LARGEST = 4096  # octets; below the smallest pipe buffer there is
@@ -49,14 +51,21 @@ class Request:
 
         Both are one line: a record with more lines is somebody's forgery (CVE-48).
         """
-        if self.authtype != b"login" or len(self.fields) != 2 or not all(self.fields):
+        if self.authtype != LOGIN or len(self.fields) != 2 or not all(self.fields):
             return None
         user, password = self.fields
         return user, password
 
+    @property
+    def external(self) -> bytes | None:
+        """The identity of an `external` question: there is nothing left to prove."""
+        if self.authtype != EXTERNAL or len(self.fields) != 1:
+            return None
+        return self.fields[0] or None
+
 
 def encode(service: bytes, authtype: bytes, *lines: bytes) -> bytes:
-    """The record for a question (two lines and more end with a second LF) or an answer.
+    """The record for a question (which ends with a second LF) or an answer.
 
     Raises BadRequest when a line holds LF or NUL, or the whole is larger than LARGEST.
     """

@@ -15,6 +15,9 @@ DEFAULTS: dict[str, str | int] = {
     "MIME_UNICODE_MESSAGE_TYPE": "message/global",
     "POP3_PROXY": "0",  # not 0: accounts that have the option mailhost are served there
     "PROXY_HOSTNAME": "",  # what mailhost calls this host; else what the system calls itself
+    "POP3AUTH": "",  # the SASL mechanisms to offer
+    "POP3AUTH_TLS": "",  # and those inside TLS, if they are others
+    "TLS_EXTERNAL": "",  # the field of a client certificate's subject that is a userid: EXTERNAL
     # couriertcpd's, of one session; for modules
     "TCPREMOTEIP": "127.0.0.1",
     # ours
@@ -32,6 +35,8 @@ DEFAULTS: dict[str, str | int] = {
     "POP3_PROXY_CAFILE": "",  # whose signatures count, file or directory; the system's
     "POP3_PROXY_TIMEOUT": 30,  # seconds for each step of a login at a mail host
     "POP3_PROXY_IDLE_TIMEOUT": 1800,  # seconds of silence; the mail host's own limit comes first
+    "POP3_AUTH_LAX": "0",  # 1: announce POP3AUTH as it is, and take all there is: Courier's way
+    "POP3_RESPONSE_CODES": "0",  # 1: replies may begin with [AUTH], [SYS/TEMP] or [SYS/PERM]
     "POP3_EXCLUSIVE": "0",  # 1: a mailbox in use is refused to others, [IN-USE]
 }
 

@@ -12,6 +12,8 @@ Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
            AUTHENTICATED, AUTHADDR, TCPREMOTEIP, TCPREMOTEPORT, POP3_TLS, POP3_LOG_DELETIONS
            OPTIONS: disablepop3, disableinsecurepop3; mailhost: with POP3_PROXY on, an account that
            somebody else's module has let in, and whose mailbox is not here, is refused
+           COURIER_SASL: what CAPA said of SASL before the login
+           POP3_RESPONSE_CODES: see failure
            POP3_EXCLUSIVE: 1 refuses a mailbox that another session with this setting has open
            POP3_UNICODE: stored sends Unicode messages as they are to any client
            POP3_FIRST_UIDL, POP3_DOVECOT_UIDL_FORMAT: see firstids
@@ -33,7 +35,7 @@ import os
 from stat import S_ISVTX
 from time import monotonic, time
 
-from courierchain import handover, log, mailhost, options, request
+from courierchain import failure, handover, log, mailhost, options, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
@@ -54,25 +56,34 @@ PAUSE = 0.05  # seconds without a command in which other work is done
 REFUSAL_TIME = 10.0  # seconds to take the reply of a session that isn't going to be
 IN_USE_TIME = 2.0  # seconds for a session that has just said goodbye to be over
 IO_ERROR = "I/O error disconnect"
-TEMPORARY = b"Temporary problem, please try again later"
 
 
 maildir.keep_memory()
 
 
-class Refused(Exception):
-    """There is no session: what the client is told, and the exit status."""
+class NotValidated(Exception):
+    """Nobody has logged in; the text is one of `failure`, or empty where nobody knows why."""
 
-    def __init__(self, text: bytes, status: int):
+
+class Refused(Exception):
+    """There is no session: what the client is told, and the exit status.
+
+    code: what stands in front of the text where replies may have codes (RFC 3206)
+    """
+
+    def __init__(self, text: bytes, status: int, code: bytes = failure.SYS_PERM):
         super().__init__(text)
-        self.reply = err(text)
+        self.text = text
         self.status = status
+        self.code = code
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     started = monotonic()
-    if not is_validated(env):
-        handover.start_over(env)
+    try:
+        refuse_strangers(env)
+    except NotValidated as why:
+        handover.start_over(env, str(why))
     try:
         client = Client(REFUSAL_TIME)
     except Gone:
@@ -81,7 +92,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return serve(client, argv, env, started)
     except Refused as refusal:
         try:
-            client.send(refusal.reply)
+            client.send(err(failure.coded(refusal.code, refusal.text, env)))
             client.discard_input()
         except (Gone, TimedOut):
             pass
@@ -90,18 +101,25 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         client.detach()
 
 
-def is_validated(env: dict[str, str]) -> bool:
-    """What descriptor 3 and AUTHENTICATED say together. Closes descriptor 3."""
+def refuse_strangers(env: dict[str, str]) -> None:
+    """Serve only whom descriptor 3 and AUTHENTICATED together show. Closes descriptor 3.
+
+    Raises NotValidated.
+    """
     user = os.fsencode(env.get("AUTHENTICATED", ""))
     try:
         raw = request.take()
         record = request.parse(raw) if raw else None
     except BadRequest as why:
         log.err(f"courierpop3d: descriptor 3: {why}")
-        return False
+        raise NotValidated(failure.TEMPORARY) from why
     if record is None:
-        return user != b""
-    return (record.authtype, record.authdata) == (request.AUTHENTICATED, user) and user != b""
+        if not user:
+            raise NotValidated
+    elif record.authtype != request.AUTHENTICATED:
+        raise NotValidated(failure.REJECTED)  # a question that nobody has answered
+    elif record.authdata != user or not user:
+        raise NotValidated(failure.TEMPORARY)
 
 
 def serve(client: Client, argv: list[str], env: dict[str, str], started: float) -> int:
@@ -122,7 +140,7 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
             lock.release()
     except ValueError as why:
         journal.err(str(why))
-        raise Refused(TEMPORARY, 1) from why
+        raise Refused(failure.lasting(env), 1) from why
     sent = max(0, client.sent - session.uncounted)
     journal.end(event, **session.counts, sent=sent, time=int(monotonic() - started))
     return 1 if event == IO_ERROR else 0
@@ -147,7 +165,11 @@ def log_in(env: dict[str, str], settings: Settings, journal: Journal) -> Transac
     media_type = os.fsencode(settings.text("MIME_UNICODE_MESSAGE_TYPE"))
     wrapper = Wrapper(b"=_%d-%d" % (os.getpid(), now), media_type)
     utf8 = as_stored or options.has_said_utf8(env)
-    capabilities = state.capabilities(response_codes=settings.is_on("POP3_EXCLUSIVE"))
+    capabilities = state.capabilities(
+        sasl=os.fsencode(env.get("COURIER_SASL", "")),
+        response_codes=settings.is_on("POP3_EXCLUSIVE"),
+        auth_codes=settings.is_on("POP3_RESPONSE_CODES"),
+    )
     return Transaction(maildrop, wrapper, utf8=utf8, capabilities=capabilities)
 
 
@@ -163,7 +185,7 @@ def refuse_elsewhere(env: dict[str, str], journal: Journal) -> None:
     if mailhost.is_elsewhere(env):
         host = log.safe(mailhost.hosts(env)[0])
         journal.err(f"the mailbox is on {host}, and the module that accepted doesn't pass it on")
-        raise Refused(TEMPORARY, 1)
+        raise Refused(failure.lasting(env), 1)
 
 
 def refuse_locked_home(journal: Journal) -> None:
@@ -175,7 +197,7 @@ def refuse_locked_home(journal: Journal) -> None:
     if locked:
         journal.locked()
         text = b"Your account is temporarily unavailable (+t bit set on home directory)."
-        raise Refused(text, 0)
+        raise Refused(text, 0, failure.SYS_TEMP)
 
 
 def enter_maildir(path: str) -> None:
@@ -195,7 +217,7 @@ def lock_mailbox(settings: Settings, journal: Journal) -> DirectoryLock:
             lock.take()
         except TimeoutError as why:
             journal.in_use()
-            raise Refused(state.IN_USE, 0) from why
+            raise Refused(state.IN_USE, 0, code=b"") from why
         except OSError:
             pass  # without cur/ there will be no session
     return lock
@@ -206,7 +228,7 @@ def refuse_disabled(env: dict[str, str], journal: Journal) -> None:
         journal.err("OPTIONS holds control characters, and may hold a restriction")
     text = options.refusal(env)
     if text:
-        raise Refused(text, 1)
+        raise Refused(text, 1, failure.AUTH)
 
 
 def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:
@@ -219,7 +241,7 @@ def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:
         raise Refused(b"Maildir invalid (no 'cur' directory)", 0) from why
     except sizelist.Unreadable as why:
         journal.err(f"cannot read courierpop3dsizelist: {why}")
-        raise Refused(TEMPORARY, 1) from why
+        raise Refused(failure.PASSING, 1, failure.SYS_TEMP) from why
     except firstids.Unusable as why:
         raise ValueError(str(why)) from why
 

@@ -2,23 +2,27 @@
 
     courierpop3login MODULE... courierpop3d MAILDIR
 
-Talks POP3 on descriptors 0 and 1 until there is a complete login, puts it on descriptor 3 as
+Talks POP3 on descriptors 0 and 1 until there is a complete login, by USER and PASS or by AUTH, puts
+it on descriptor 3 as
 
     service LF login LF userid LF password LF LF
 
-and becomes argv[1] with the rest of argv (reference chain-protocol.md 2, 3, 5). Not one byte behind
-the LF that ends PASS is read: what a client sends ahead reaches the mail server (2449-08).
+or another record of `courierchain.authtypes`, and becomes argv[1] with the rest of argv (reference
+chain-protocol.md 2, 3, 5). Not one byte behind the LF that ends the login is read: what a client
+sends ahead reaches the mail server (2449-08).
 
 When nobody accepts, the last program becomes this one again, by AUTHUSER and AUTHARGVn: it logs,
 waits, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
-           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` reads, and
-           the settings DEFDOMAIN, DOMAINSEP, POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY;
-           COURIER_THROTTLE, see `throttle`;
-           COURIER_UNCHECKED: the login tried last was not refused, nobody could or would check it
+           AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` and `sasl`
+           read, COURIER_THROTTLE (see `throttle`), and the settings DEFDOMAIN, DOMAINSEP,
+           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY, POP3_RESPONSE_CODES
 Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
-           COURIER_LOGIN_USER (the userid last tried, fit for a log line)
+           COURIER_LOGIN_USER (the userid last tried, fit for a log line),
+           COURIER_LOGIN_METHOD (by which mechanism; empty: USER and PASS),
+           COURIER_SASL (the mechanisms announced),
+           COURIER_LOGIN_FAILURE (why it didn't succeed: `failure`; empty while nobody has said)
 Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain can't be started
 """
 
@@ -27,13 +31,12 @@ from __future__ import annotations
 import os
 from time import monotonic, sleep, time
 
-from courierchain import handover, log, relay, request
-from courierchain.authmodule import TEMPORARY, UNCHECKED
+from courierchain import failure, handover, log, relay, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.settings import Settings
-from courierpop3login import stls, throttle
-from courierpop3login.session import GREETING, LOGIN_FAILED, Authorization
+from courierpop3login import sasl, stls, throttle
+from courierpop3login.session import GREETING, Authorization
 from pop3proto import state
 from pop3proto.commands import LineReader
 
@@ -53,18 +56,17 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     try:
         delay = settings.seconds("POP3_FAILURE_DELAY")
         budget = settings.seconds("POP3_LOGIN_TIMEOUT")
-        session = authorization(env, settings)
+        session = authorization(argv, env, settings)
     except ValueError as why:
         log.err(f"{argv[0]}: {why}")
-        os.write(1, TEMPORARY)
+        os.write(1, failure.permanent(env))
         return 1
-    checked = env.pop(UNCHECKED, None) is None
     where = address(env)
     if again:
         # Before anything can end this process: who times the last try to fail behind the deadline
         # must not escape the ban script.
         log.info(f"LOGIN FAILED, {tried(env)}{where}")
-        if checked:
+        if failure.counts(env):
             throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
         sleep(delay)
     deadline = monotonic() + time_left(env, budget)
@@ -73,13 +75,15 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     if not again:
         log.debug(f"Connection, {where}")
         warn_of_missing_module(argv)
-    first = LOGIN_FAILED if again else GREETING
+    first = failure.refused(env) if again else GREETING
+    env[failure.VARIABLE] = ""
+    report = FailedAuth(where, delay)
     try:
-        converse(session, first, deadline)
+        converse(session, first, deadline, report)
         if session.starts_tls:
             env.update(stls.start(env, deadline - monotonic()), UTF8="0")
-            session = authorization(env, settings)
-            converse(session, b"", deadline)
+            session = authorization(argv, env, settings)
+            converse(session, b"", deadline, report)
     except stls.Failed as why:
         if why.args:
             log.info(f"STLS failed: {why}, {where}")
@@ -95,7 +99,27 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     return hand_on(session, argv, env)
 
 
-def converse(session: Authorization, first: bytes, deadline: float) -> None:
+class FailedAuth:
+    """What an AUTH that ends without an attempt costs: a line of log, and a delay (auth.md 1.6).
+
+    where: the client, in log lines. delay: seconds.
+    """
+
+    __slots__ = ("_where", "_delay")
+
+    def __init__(self, where: str, delay: int):
+        self._where = where
+        self._delay = delay
+
+    def __call__(self, session: Authorization, deadline: float) -> None:
+        log.info(f"LOGIN FAILED, method={log.safe(session.failed)}, {self._where}")
+        if session.is_slow:
+            sleep(max(0, min(self._delay, deadline - monotonic())))
+
+
+def converse(
+    session: Authorization, first: bytes, deadline: float, failed_auth: FailedAuth
+) -> None:
     """Say `first`, then obey the client until it has quit, sent a login, or is to speak TLS.
 
     Raises Gone, and TimedOut at the deadline (on the monotonic clock).
@@ -105,8 +129,12 @@ def converse(session: Authorization, first: bytes, deadline: float) -> None:
         reader = LineReader()
         client.send(first)
         while not session.is_over:
+            reader.limit = session.limit
             for line in reader.feed(client.receive_line(deadline - monotonic())):
-                client.send(session.obey(line))
+                reply = session.obey(line)
+                if session.failed:
+                    failed_auth(session, deadline)
+                client.send(reply)
         if session.quit:
             client.discard_input()
     finally:
@@ -118,31 +146,43 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
     relay.give_back()
     env["UTF8"] = str(int(session.utf8))
     env["COURIER_LOGIN_USER"] = log.safe(session.user)
+    env["COURIER_LOGIN_METHOD"] = log.safe(session.method)
     try:
         if session.request is None:
-            handover.start_over(env)
+            handover.start_over(env, failure.REJECTED)
         elif not throttle.allowed(env, env["COURIER_LOGIN_USER"]):
-            handover.start_over({**env, UNCHECKED: "1"})
+            handover.start_over(env, failure.LOCKED)
         else:
             request.offer(session.request)
             handover.become(argv[1:], env, record=True)
     except (CannotBecome, OSError) as why:
         log.err(f"{why}, {tried(env)}{address(env)}")
-        os.write(1, TEMPORARY)
+        os.write(1, failure.temporary(env))
     return 1
 
 
-def authorization(env: dict[str, str], settings: Settings) -> Authorization:
+def authorization(argv: list[str], env: dict[str, str], settings: Settings) -> Authorization:
+    """Raises ValueError for a setting that makes no sense."""
     encrypted = number(env, "POP3_TLS") != 0
+    tls_required = number(env, "POP3_TLS_REQUIRED") != 0 and not encrypted
+    offer = sasl.offer(argv[1:], env, settings, encrypted=encrypted, tls_required=tls_required)
+    env["COURIER_SASL"] = os.fsdecode(offer.announced)
+    has_codes = settings.is_on("POP3_RESPONSE_CODES")
     service = env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3"
     return Authorization(
         service=os.fsencode(service),
-        tls_required=number(env, "POP3_TLS_REQUIRED") != 0 and not encrypted,
+        tls_required=tls_required,
         stls=not encrypted and stls.is_usable(env),
+        offer=offer,
+        has_codes=has_codes,
         defdomain=os.fsencode(settings.text("DEFDOMAIN")),
         domainsep=os.fsencode(settings.text("DOMAINSEP")),
         utf8=env["UTF8"] == "1",
-        capabilities=state.capabilities(response_codes=settings.is_on("POP3_EXCLUSIVE")),
+        capabilities=state.capabilities(
+            sasl=offer.announced,
+            response_codes=settings.is_on("POP3_EXCLUSIVE"),
+            auth_codes=has_codes,
+        ),
     )
 
 
@@ -179,6 +219,9 @@ def address(env: dict[str, str]) -> str:
 
 
 def tried(env: dict[str, str]) -> str:
+    """The login last tried, as it stands in log lines: by USER, or by AUTH and its mechanism."""
+    if method := env.get("COURIER_LOGIN_METHOD"):
+        return f"method={method}, "
     user = env.get("COURIER_LOGIN_USER")
     return f"user={user}, " if user else ""
 

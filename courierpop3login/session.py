@@ -1,46 +1,55 @@
 """session - the AUTHORIZATION state, without descriptors or clock
 
-Lines go in, replies come out, until a complete login attempt is there or the client quits. Texts
-are Courier's (reference auth.md 1.3). Nothing here knows whether a user exists.
+Lines go in, replies come out, until a complete login attempt is there or the client quits. A line
+is a command, or, while a SASL dialogue is under way (RFC 5034), the client's response in it. Texts
+are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user exists.
 """
 
 from __future__ import annotations
 
+from courierchain.failure import AUTH
 from courierchain.request import BadRequest, encode
+from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, Refused, decode
+from courierpop3login.mechanisms.plain import Password
+from courierpop3login.sasl import Offer
 from pop3proto import state
-from pop3proto.commands import BadLine, Command, parse
-from pop3proto.replies import err, listing, ok
+from pop3proto.commands import MAX_LINE, MAX_RESPONSE, BadLine, Command, parse
+from pop3proto.replies import challenge, err, listing, ok
 
 GREETING = ok(b"Hello there.")
-LOGIN_FAILED = err(b"Login failed.")
 INVALID = err(b"Invalid command.")
+TLS_REQUIRED = err(b"TLS required to log in.")
+TOO_LONG = err(b"Userid and password are too long.")
+ABORTED = err(b"Authentication aborted.")
+FAILED = b"Authentication failed."
 
 
 class Authorization:
     """Reads commands until one of these is set:
 
     quit      by QUIT
-    request   the record for the modules, by PASS; or None for a login that can't be anybody's,
-              because it has control bytes in it (chain-protocol.md 12.2): `user` is set in both
+    request   the record for the modules, by PASS or AUTH; or None for a login that can't be
+              anybody's, because it has control bytes in it (chain-protocol.md 12.2): `user` is set
+              in both, and `method` is the SASL mechanism, or empty
 
     starts_tls  by STLS: the session is over with its reply, and another one begins inside TLS
 
+    After each line:
+
+    failed    the mechanism of an AUTH that this line has ended without an attempt, or empty
+    is_slow   the reply is to a guess, and is not to be given at once
+
     tls_required: passwords are refused, and USER isn't announced, before TLS.
     stls: STLS is announced and taken.
+    offer: the mechanisms that AUTH takes.
+    has_codes: replies may begin with a code of RFC 3206.
     defdomain, domainsep: see `with_domain`.
     """
 
     __slots__ = (
-        *("quit", "starts_tls", "user", "request", "utf8"),
-        *(
-            "_service",
-            "_named",
-            "_tls_required",
-            "_stls",
-            "_defdomain",
-            "_domainsep",
-            "_capabilities",
-        ),
+        *("quit", "starts_tls", "user", "request", "method", "utf8", "failed", "is_slow"),
+        *("_named", "_dialogue", "_service", "_tls_required", "_stls", "_offer", "_has_codes"),
+        *("_defdomain", "_domainsep", "_capabilities"),
     )
 
     def __init__(
@@ -49,6 +58,8 @@ class Authorization:
         service: bytes = b"pop3",
         tls_required: bool = False,
         stls: bool = False,
+        offer: Offer | None = None,
+        has_codes: bool = False,
         defdomain: bytes = b"",
         domainsep: bytes = b"",
         utf8: bool = False,
@@ -58,11 +69,17 @@ class Authorization:
         self.starts_tls = False
         self.user = b""
         self.request: bytes | None = None
+        self.method = b""
         self.utf8 = utf8
-        self._service = service
+        self.failed = b""
+        self.is_slow = False
         self._named = b""
+        self._dialogue: Mechanism | None = None
+        self._service = service
         self._tls_required = tls_required
         self._stls = stls
+        self._offer = offer or Offer()
+        self._has_codes = has_codes
         self._defdomain = defdomain
         self._domainsep = domainsep
         self._capabilities = capabilities
@@ -71,8 +88,16 @@ class Authorization:
     def is_over(self) -> bool:
         return self.quit or self.starts_tls or self.user != b""
 
+    @property
+    def limit(self) -> int:
+        """Octets that the next line may have, without its LF."""
+        return MAX_RESPONSE if self._dialogue else MAX_LINE
+
     def obey(self, line: bytes | None) -> bytes:
-        """The reply to one line; empty for a PASS that the stages behind will answer."""
+        """The reply to one line; empty for a login that the stages behind will answer."""
+        self.failed, self.is_slow = b"", False
+        if self._dialogue:
+            return self._go_on(self._dialogue, line)
         try:
             command = parse(line)
         except BadLine:
@@ -82,7 +107,7 @@ class Authorization:
 
     def _answer_user(self, command: Command) -> bytes:
         if self._tls_required:
-            return err(b"TLS required to log in.")
+            return TLS_REQUIRED
         if not command.argument:
             return INVALID
         self._named = command.argument
@@ -91,19 +116,75 @@ class Authorization:
     def _answer_pass(self, command: Command) -> bytes:
         if not self._named or not command.argument:
             return err(b"USER/PASS required.")
-        user = with_domain(self._named, self._defdomain, self._domainsep)
+        return self._try(Password(self._named, command.argument))
+
+    def _answer_auth(self, command: Command) -> bytes:
+        words = command.words
+        if self._tls_required:
+            return TLS_REQUIRED
+        if not self._offer.taken or not 1 <= len(words) <= 2:  # 5034-14
+            return INVALID
+        self.method = words[0].upper()
+        dialogue = self._offer.begin(self.method)
+        if dialogue is None:
+            return self._fail(err(FAILED), is_slow=True)
+        if len(words) == 1:
+            return self._say(dialogue, None)
+        return self._go_on(dialogue, b"" if words[1] == b"=" else words[1])  # 5034-11
+
+    def _go_on(self, dialogue: Mechanism, line: bytes | None) -> bytes:
+        """The reply to a response. `*`, which cancels, isn't base64 either (5034-07)."""
         try:
-            if not has_control(user) and not has_control(command.argument):
-                self.request = encode(self._service, b"login", user, command.argument)
+            if line is None:
+                raise Malformed
+            return self._say(dialogue, decode(line.removesuffix(b"\r")))
+        except Malformed:
+            return self._fail(ABORTED)
+
+    def _say(self, dialogue: Mechanism, response: bytes | None) -> bytes:
+        """Raises Malformed."""
+        try:
+            said = dialogue.respond(response)
+        except Refused:
+            return self._refuse()
+        if isinstance(said, Attempt):
+            return self._try(said)
+        self._dialogue = dialogue
+        return challenge(said)
+
+    def _try(self, attempt: Attempt) -> bytes:
+        """Have the modules asked. An authorization name is honoured or refused (4616-02)."""
+        user = attempt.user
+        if attempt.takes_domain:
+            user = with_domain(user, self._defdomain, self._domainsep)
+        if attempt.acts_for not in (b"", attempt.user, user):
+            return self._refuse()
+        lines = attempt.lines(user)
+        try:
+            if not any(has_control(text) for text in (user, *lines)):
+                self.request = encode(self._service, attempt.authtype, *lines)
         except BadRequest:
-            return err(b"Userid and password are too long.")
+            return self._fail(TOO_LONG)
         self.user = user
+        self._dialogue = None
         return b""
+
+    def _refuse(self) -> bytes:
+        code = AUTH if self._has_codes else b""
+        return self._fail(err(code + FAILED), is_slow=True)
+
+    def _fail(self, reply: bytes, *, is_slow: bool = False) -> bytes:
+        """The end of a dialogue, if it is one. Nothing of it is left (CVE-23)."""
+        self._dialogue = None
+        self.failed, self.method = self.method, b""
+        self.is_slow = is_slow
+        return reply
 
     def _answer_capa(self, command: Command) -> bytes:
         refused = b"USER" if self._tls_required else None  # 2449-04
-        tags = [b"STLS"] if self._stls else []
-        tags += (tag for tag in self._capabilities if tag != refused)
+        tags = [tag for tag in self._capabilities if tag != refused]
+        if self._stls:
+            tags.insert(tags[0].startswith(b"SASL "), b"STLS")
         return listing(ok(b"Here's what I can do:"), tags)
 
     def _answer_stls(self, command: Command) -> bytes:
@@ -128,6 +209,7 @@ class Authorization:
     _ANSWERS = {
         b"USER": _answer_user,
         b"PASS": _answer_pass,
+        b"AUTH": _answer_auth,
         b"CAPA": _answer_capa,
         b"STLS": _answer_stls,
         b"UTF8": _answer_utf8,

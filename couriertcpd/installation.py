@@ -12,7 +12,7 @@ from stat import S_IXOTH
 
 from courierchain import handover, mailhost, programs
 
-LATE = ("hashlib", "_gdbm")  # the rarer password hashes; the compiled userdb
+LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what few passwords need; userdb.dat
 
 
 class Missing(Exception):

@@ -6,7 +6,7 @@ ends a line; space, TAB and CR separate words, in any number, also in front.
 
 Stricter than Courier, because the laxity hurts (conformance.md):
 
-    a line over MAX_LINE octets is one error, its tail is never a command     ROB-09, CVE-02
+    a line over the limit is one error, its tail is never a command     ROB-09, CVE-02
     a NUL makes the line an error, it never cuts a name short                 CVE-06
     a last line without its LF is not obeyed                                  ROB-05
     message numbers are digits and nothing else                               1939-42
@@ -15,6 +15,7 @@ Stricter than Courier, because the laxity hurts (conformance.md):
 from __future__ import annotations
 
 MAX_LINE = 8191  # octets of one line without its LF; RFC 2449 section 4 demands 255
+MAX_RESPONSE = 12288 + 1  # the same of a line of a SASL dialogue, with a CR (RFC 5034 section 4)
 SEPARATORS = b" \t\r"
 MAX_DIGITS = 40  # RFC 1939 section 3 allows arguments of 40; int() of a megabyte takes seconds
 
@@ -51,11 +52,15 @@ class Command:
 
 
 class LineReader:
-    """Cuts what arrives into lines, however it arrives. Holds at most MAX_LINE octets."""
+    """Cuts what arrives into lines, however it arrives. Holds at most `limit` octets.
 
-    __slots__ = ("_pending", "_overlong")
+    limit: octets of a line without its LF; may be changed between two lines
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("limit", "_pending", "_overlong")
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self.limit = limit
         self._pending = b""
         self._overlong = False
 
@@ -67,13 +72,13 @@ class LineReader:
         first, *others = data.split(b"\n")
         self._hold(first)
         lines: list[bytes | None] = [None if self._overlong else self._pending]
-        lines += [line if len(line) <= MAX_LINE else None for line in others[:-1]]
+        lines += [line if len(line) <= self.limit else None for line in others[:-1]]
         self._pending, self._overlong = b"", False
         self._hold(others[-1])
         return lines
 
     def _hold(self, data: bytes) -> None:
-        if self._overlong or len(self._pending) + len(data) > MAX_LINE:
+        if self._overlong or len(self._pending) + len(data) > self.limit:
             self._pending, self._overlong = b"", True
         else:
             self._pending += data

@@ -11,6 +11,7 @@ taking the doubled dots away again, which is the size in STAT, LIST and RETR (19
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 
 CRLF = b"\r\n"
@@ -24,6 +25,11 @@ def ok(text: bytes = b"") -> bytes:
 
 def err(text: bytes) -> bytes:
     return b"-ERR %s\r\n" % text[: MAX_STATUS - len(b"-ERR \r\n")]
+
+
+def challenge(octets: bytes) -> bytes:
+    """What a SASL mechanism says to the client; the space stays also behind nothing (5034-04)."""
+    return b"+ %s\r\n" % b2a_base64(octets, newline=False)
 
 
 def listing(status: bytes, lines: Iterable[bytes]) -> bytes:

@@ -2,14 +2,14 @@
 
 RFC 1939 sections 4 to 6, RFC 2449 section 5, RFC 6856 section 2. A verb that is not in the table of
 the present state is answered like an unknown one. `CAPABILITIES` is what Courier lists, in its
-order (reference auth.md 1.5), less what is not served: SASL and STLS lines are the caller's.
+order (reference auth.md 1.5), less what is not served: the STLS line is the caller's.
 """
 
 from __future__ import annotations
 
 from pop3proto.replies import err, listing, ok
 
-AUTHORIZATION = frozenset((b"USER", b"PASS", b"CAPA", b"QUIT", b"UTF8", b"LANG"))
+AUTHORIZATION = frozenset((b"USER", b"PASS", b"AUTH", b"STLS", b"CAPA", b"QUIT", b"UTF8", b"LANG"))
 
 TRANSACTION = frozenset(
     (
@@ -35,10 +35,22 @@ LANGUAGES = (b"en English", b"i-default Default language")
 CHOSEN = {b"en": b"en", b"i-default": b"i-default", b"*": b"en"}
 
 
-def capabilities(*, response_codes: bool) -> tuple[bytes, ...]:
-    """What CAPA lists where replies may begin with a response code, or may not (2449-11)."""
+def capabilities(
+    *, sasl: bytes = b"", response_codes: bool = False, auth_codes: bool = False
+) -> tuple[bytes, ...]:
+    """What CAPA lists, in both states (2449-06).
+
+    sasl: mechanisms, with spaces between them. response_codes: replies may begin with a response
+    code (2449-11). auth_codes: with those of RFC 3206.
+    """
     *tags, implementation = CAPABILITIES
-    return (*tags, b"RESP-CODES", implementation) if response_codes else CAPABILITIES
+    if sasl:
+        tags.insert(0, b"SASL " + sasl)
+    if response_codes or auth_codes:
+        tags.append(b"RESP-CODES")
+    if auth_codes:
+        tags.append(b"AUTH-RESP-CODE")
+    return (*tags, implementation)
 
 
 def language(argument: bytes) -> bytes:

@@ -1,0 +1,59 @@
+"""authtypes - the kinds of question on descriptor 3, and which of our modules answer which
+
+    login        userid LF password
+    cram-md5 ... challenge LF response, both in base64 (see cram)
+    external     identity, proved already: by a client certificate. There is no password, so a
+                 module takes it on purpose or rejects it (ours: reference chain-protocol.md 2)
+
+A module rejects what it doesn't know. The login program looks at the chain before it announces a
+way to log in; of other people's programs it can't tell what they take.
+"""
+
+from __future__ import annotations
+
+import os
+
+from courierchain import programs
+
+LOGIN = b"login"
+CRAM = (b"cram-md5", b"cram-sha1", b"cram-sha256")
+EXTERNAL = b"external"
+
+TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
+    "authcram": CRAM,
+    "authpam": (LOGIN, EXTERNAL),
+    "authpwd": (LOGIN, EXTERNAL),
+    "authshadow": (LOGIN, EXTERNAL),
+    "authuserdb": (LOGIN, *CRAM, EXTERNAL),
+}
+SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them
+
+
+class Chain:
+    """What the modules of a chain take. is_known: all of them are ours."""
+
+    __slots__ = ("taken", "is_known")
+
+    def __init__(self, words: list[str], env: dict[str, str]):
+        """words: what is behind the login program in its command line."""
+        self.taken: set[bytes] = set()
+        self.is_known = True
+        for word in words:
+            if os.path.basename(word) in SERVERS:
+                break
+            types = TAKEN.get(our_program(word, env))
+            if types is None:
+                self.is_known = False
+            else:
+                self.taken.update(types)
+
+    def may_take(self, authtype: bytes) -> bool:
+        return authtype in self.taken or not self.is_known
+
+
+def our_program(word: str, env: dict[str, str]) -> str:
+    """The name of a program of ours; empty for another one."""
+    path = programs.locate(word, env)
+    if path is None or not (path in programs.resident or programs.entry_of(path)):
+        return ""
+    return os.path.basename(path)

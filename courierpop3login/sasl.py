@@ -1,0 +1,97 @@
+"""sasl - which SASL mechanisms are announced, and which are taken
+
+POP3AUTH lists them, POP3AUTH_TLS those inside TLS (empty: the same). Of the list is left what
+works now (5034-01): what is built here, what a module of the chain takes (`authtypes`), and nothing
+before TLS where TLS is required.
+
+EXTERNAL needs no place in the list: it is there when TLS has shown a certificate, TLS_EXTERNAL
+names a field of its subject, TLS_SUBJECT_<FIELD> says who that is, and a module is known to take
+it; in the list it is for modules of others that take it.
+
+Only what is announced is taken, but with POP3_AUTH_LAX=1: then the list is announced as it is, and
+all that is built is taken, as in Courier.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, Chain
+from courierchain.settings import Settings
+from courierpop3login.mechanisms import Mechanism
+from courierpop3login.mechanisms.cram import Cram, fresh_challenge
+from courierpop3login.mechanisms.external import External
+from courierpop3login.mechanisms.plain import Login, Plain
+
+MD5, SHA1, SHA256 = CRAM
+
+# name: the authtype of its record, and how a dialogue begins. identity: that of a certificate.
+# Here is the place of SCRAM, OAUTHBEARER and XOAUTH2.
+TABLE: dict[bytes, tuple[bytes, Callable[[bytes], Mechanism]]] = {
+    b"PLAIN": (LOGIN, lambda identity: Plain()),
+    b"LOGIN": (LOGIN, lambda identity: Login()),
+    b"CRAM-MD5": (MD5, lambda identity: Cram(MD5, fresh_challenge())),
+    b"CRAM-SHA1": (SHA1, lambda identity: Cram(SHA1, fresh_challenge())),
+    b"CRAM-SHA256": (SHA256, lambda identity: Cram(SHA256, fresh_challenge())),
+    b"EXTERNAL": (EXTERNAL, External),
+}
+
+
+class Offer:
+    """announced: the mechanisms of CAPA's SASL line, with spaces between them; empty for no line.
+
+    taken: those that AUTH takes. identity: whom a client certificate shows, or empty.
+    """
+
+    __slots__ = ("announced", "taken", "identity")
+
+    def __init__(
+        self, announced: bytes = b"", taken: tuple[bytes, ...] = (), identity: bytes = b""
+    ):
+        self.announced = announced
+        self.taken = taken
+        self.identity = identity
+
+    def begin(self, name: bytes) -> Mechanism | None:
+        """A new dialogue; None for a mechanism that isn't taken."""
+        return TABLE[name][1](self.identity) if name in self.taken else None
+
+
+def offer(
+    modules: list[str],
+    env: dict[str, str],
+    settings: Settings,
+    *,
+    encrypted: bool,
+    tls_required: bool,
+) -> Offer:
+    """modules: what is behind the login program in its command line. Raises ValueError."""
+    lax = settings.is_on("POP3_AUTH_LAX")
+    listed = listed_mechanisms(settings, encrypted)
+    identity = certified(env, settings) if encrypted else b""
+    if tls_required or not (listed or identity or lax):
+        return Offer()
+    possible = [name for name in TABLE if name != b"EXTERNAL" or identity]
+    if lax:
+        if identity and b"EXTERNAL" not in listed:
+            listed.append(b"EXTERNAL")
+        return Offer(b" ".join(listed), tuple(possible), identity)
+    chain = Chain(modules, env)
+    if EXTERNAL in chain.taken and b"EXTERNAL" not in listed:
+        listed.append(b"EXTERNAL")
+    works = tuple(name for name in listed if name in possible and chain.may_take(TABLE[name][0]))
+    return Offer(b" ".join(works), works, identity)
+
+
+def listed_mechanisms(settings: Settings, encrypted: bool) -> list[bytes]:
+    """The list in force, each name once, in upper case."""
+    text = (encrypted and settings.text("POP3AUTH_TLS")) or settings.text("POP3AUTH")
+    return list(dict.fromkeys(os.fsencode(text.upper()).split()))
+
+
+def certified(env: dict[str, str], settings: Settings) -> bytes:
+    """Whom the client certificate shows; empty if nobody, or no name that could be (CVE-50)."""
+    field = settings.text("TLS_EXTERNAL").upper()
+    name = os.fsencode(env.get(f"TLS_SUBJECT_{field}", "")) if field else b""
+    return b"" if name and min(name) < 0x20 else name
