@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import poplib
 import subprocess
+from base64 import b64encode
 
 import pytest
 
+from courierchain.cram import state_of
 from tests.conftest import DEADLINE, ROOT, needs
 
 LETTERS = [
@@ -135,3 +137,90 @@ def test_getmail6(serve, any_mode, mailbox, home):
     got = sorted(letter.removeprefix(added) for letter in contents(inbox / "new"))
     assert got == sorted(LETTERS)
     assert mailbox.files() == []
+
+
+MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5"]
+OFFERED = {"POP3AUTH": "CRAM-MD5 PLAIN LOGIN"}
+
+
+@pytest.fixture
+def by_sasl(accounts):
+    """An account whose password does for every mechanism."""
+    state = state_of("md5", b"secret of john").decode()
+    john = accounts.add("john", **{"hmac-md5pw": state})
+    for letter in LETTERS:
+        john.deliver(letter)
+    return john
+
+
+def assert_used(server, mechanism: str) -> None:
+    """The mechanism was asked for, so it is what a wrong password fails with."""
+    server.logged(rf"INFO: LOGIN FAILED, method={mechanism}, .*")
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_5034_curl_by_sasl(serve, any_mode, by_sasl, home, mechanism):
+    needs("curl")
+    server = serve(*any_mode, env=OFFERED)
+    url = f"pop3://127.0.0.1:{server.port}/"
+    options = ["curl", "-sS", "--login-options", f"AUTH={mechanism}"]
+    for more in ([], ["--sasl-ir"]):
+        fetched = run(*options, *more, "--user", f"john:{by_sasl.password}", f"{url}2", home=home)
+        assert fetched == LETTERS[1].replace(b"\n", b"\r\n")
+    with pytest.raises(AssertionError):
+        run(*options, "--user", "john:wrong", url, home=home)
+    assert_used(server, mechanism)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_5034_mpop_by_sasl(serve, by_sasl, home, mechanism):
+    needs("mpop")
+    server = serve(env=OFFERED)
+    inbox, config = home / "inbox", home / "mpoprc"
+
+    def fetch(password: str) -> None:
+        config.write_text(
+            f"account demo\nhost 127.0.0.1\nport {server.port}\nuser john\ntls off\n"
+            f'auth {mechanism.lower()}\npassword "{password}"\nkeep off\nreceived_header off\n'
+            f"uidls_file {home}/uidls\ndelivery maildir {inbox}\n"
+        )
+        config.chmod(0o600)
+        run("mpop", "-C", str(config), "-Q", "demo", home=home)
+
+    with pytest.raises(AssertionError):
+        fetch("wrong")
+    assert_used(server, mechanism)
+    fetch(by_sasl.password)
+    assert contents(inbox / "new") == sorted(LETTERS)
+    assert by_sasl.files() == []
+
+
+def test_2195_01_fetchmail_by_cram_md5(serve, by_sasl, home):
+    needs("fetchmail")
+    server = serve(env=OFFERED)
+    config = home / "fetchmailrc"
+
+    def fetch(password: str) -> None:
+        config.write_text(
+            f"set invisible\npoll 127.0.0.1 service {server.port} proto pop3 auth cram-md5\n"
+            f" user john password \"{password}\" sslproto '' no rewrite fetchall\n"
+            f' mda "cat > {home}/got.$$"\n'
+        )
+        config.chmod(0o600)
+        run("fetchmail", "-f", str(config), "-i", f"{home}/ids", "--nosyslog", home=home)
+
+    with pytest.raises(AssertionError):
+        fetch("wrong")
+    assert_used(server, "CRAM-MD5")
+    fetch(by_sasl.password)
+    assert sorted(path.read_bytes() for path in home.glob("got.*")) == sorted(LETTERS)
+
+
+def test_5034_pythons_poplib_reads_the_mechanisms_and_logs_in_by_one(serve, any_mode, by_sasl):
+    server = serve(*any_mode, env=OFFERED)
+    client = poplib.POP3("127.0.0.1", server.port, timeout=DEADLINE)
+    assert client.capa()["SASL"] == ["CRAM-MD5", "PLAIN", "LOGIN"]
+    response = b64encode(f"\0john\0{by_sasl.password}".encode()).decode()
+    assert client._shortcmd(f"AUTH PLAIN {response}") == b"+OK logged in."
+    assert client.stat()[0] == len(LETTERS)
+    client.quit()
