@@ -125,6 +125,11 @@ def is_resident(path: str, env: dict[str, str]) -> bool:
     return _resident_main(path, env) is not None
 
 
+def loaded(path: str) -> Main:
+    """The program that `preload` has loaded, whatever is at its path now. Raises KeyError."""
+    return _resident[path][2]
+
+
 def spend() -> None:
     """Say that this process must not serve another session after this one."""
     global _spent

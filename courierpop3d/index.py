@@ -147,6 +147,20 @@ class IndexedMessages(Messages):
         self._sizes = array("Q")
         self._uidls: list[bytes] = []
 
+    def columns(self) -> list[bytes]:
+        names = b"\0".join([b"", *self._names]) if self._names else self._names_text
+        octets = b"%d" % self._octets
+        return [names, self._list_text, self._uidl_text, bytes(self.unicode), octets]
+
+    @classmethod
+    def from_columns(cls, columns: list[bytes]) -> Messages:
+        names, list_text, uidl_text, unicode, octets = columns
+        count = len(unicode)
+        lengths = {names.count(b"\0"), list_text.count(b"\n"), uidl_text.count(b"\n"), count}
+        if len(lengths) != 1:
+            raise ValueError("columns of different lengths")
+        return cls(count, int(octets), [names, list_text, uidl_text, unicode])
+
     def __len__(self) -> int:
         return self._count
 

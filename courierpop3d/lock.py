@@ -35,13 +35,17 @@ class DirectoryLock:
         """Raises OSError, and after `patience` seconds TimeoutError."""
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         deadline = monotonic() + self._patience
-        while not self._is_taken():
+        while not self._try():
             if monotonic() > deadline:
                 self.release()
                 raise TimeoutError(ETIMEDOUT, "another session holds the lock")
             sleep(PAUSE)
 
-    def _is_taken(self) -> bool:
+    @property
+    def is_taken(self) -> bool:
+        return self._descriptor >= 0
+
+    def _try(self) -> bool:
         try:
             flock(self._descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError:

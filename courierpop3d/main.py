@@ -32,30 +32,28 @@ Exits      0 after QUIT, time-out and disconnection; also, as Courier, when the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from stat import S_ISVTX
 from time import monotonic, time
 
-from courierchain import failure, handover, log, mailhost, options, request
+from courierchain import failure, handover, log, mailhost, options, parking, request
 from courierchain.client import Client, Gone, TimedOut
+from courierchain.parking import Parked
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import firstids, index, loginexec, maildir, sizelist, snapshot
+from courierpop3d import firstids, index, loginexec, maildir, parked, sizelist, snapshot
 from courierpop3d.journal import Journal
 from courierpop3d.lock import DirectoryLock
-from courierpop3d.maildrop import Damaged, Maildrop
+from courierpop3d.maildrop import Maildrop
 from courierpop3d.message import Messages
 from courierpop3d.session import GREETING, Transaction
+from courierpop3d.visit import IO_ERROR, Visit
 from courierpop3d.wrapper import Wrapper
 from pop3proto import state
-from pop3proto.commands import LineReader
 from pop3proto.replies import err
 
-INPUT = 4096  # octets read at a time
-FULL = 65536  # octets of replies that leave without waiting for more to leave with them
-PAUSE = 0.05  # seconds without a command in which other work is done
 REFUSAL_TIME = 10.0  # seconds to take the reply of a session that isn't going to be
 IN_USE_TIME = 2.0  # seconds for a session that has just said goodbye to be over
-IO_ERROR = "I/O error disconnect"
 
 
 maildir.keep_memory()
@@ -80,16 +78,22 @@ class Refused(Exception):
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     started = monotonic()
-    try:
-        refuse_strangers(env)
-    except NotValidated as why:
-        handover.start_over(env, str(why))
+    known = parking.take()
+    if known is None:
+        try:
+            refuse_strangers(env)
+        except NotValidated as why:
+            handover.start_over(env, str(why))
     try:
         client = Client(REFUSAL_TIME)
     except Gone:
         return 1
     try:
-        return serve(client, argv, env, started)
+        if known is None:
+            return serve(client, argv, env, started)
+        return go_on(client, argv, env, known)
+    except Parked:
+        return 0
     except Refused as refusal:
         try:
             client.send(err(failure.coded(refusal.code, refusal.text, env)))
@@ -123,27 +127,65 @@ def refuse_strangers(env: dict[str, str]) -> None:
 
 
 def serve(client: Client, argv: list[str], env: dict[str, str], started: float) -> int:
-    """One session. Raises Refused."""
+    """One session. Raises Refused, Parked."""
     settings = Settings(env)
     journal = Journal(env)
     try:
-        idle_limit = settings.seconds("POP3_IDLE_TIMEOUT")
-        client.send_limit = settings.seconds("POP3_SEND_TIMEOUT")
+        idle_limit = time_limits(client, settings)
         client.hurry()
         enter_mailbox(argv, env, journal)
         lock = lock_mailbox(settings, journal)
         try:
             session = log_in(env, settings, journal)
-            event = converse(session, client, idle_limit)
+            visit = Visit(session, client, idle_limit, started=started)
+            if not lock.is_taken:
+                visit.park = parker(argv, env)
+            event = visit.converse(GREETING)
             index.save(session.messages)
         finally:
             lock.release()
     except ValueError as why:
         journal.err(str(why))
         raise Refused(failure.lasting(env), 1) from why
-    sent = max(0, client.sent - session.uncounted)
-    journal.end(event, **session.counts, sent=sent, time=int(monotonic() - started))
+    visit.log_end(event, journal)
     return 1 if event == IO_ERROR else 0
+
+
+def go_on(client: Client, argv: list[str], env: dict[str, str], known: bytes) -> int:
+    """What is left of a session that was parked. Raises Refused, Parked."""
+    settings = Settings(env)
+    journal = Journal(env)
+    parcel = parked.Parcel(known)
+    session = transaction(parcel.messages, parcel.boundary, env, settings, journal)
+    visit = Visit(session, client, time_limits(client, settings), started=parcel.started)
+    parcel.resume(visit)
+    visit.park = parker(argv, env)
+    try:
+        parcel.enter_place()
+    except OSError as why:
+        journal.err(f"cannot enter the Maildir again: {why.strerror}")
+        visit.log_end("DISCONNECTED", journal)
+        raise Refused(failure.PASSING, 1, failure.SYS_TEMP) from why
+    event = visit.converse(b"")
+    index.save(session.messages)
+    visit.log_end(event, journal)
+    return 1 if event == IO_ERROR else 0
+
+
+def parker(argv: list[str], env: dict[str, str]) -> Callable[[Visit], None]:
+    def park(visit: Visit) -> None:
+        try:
+            parking.park(argv, env, parked.pack(visit), visit.deadline)
+        except OSError:
+            pass  # the Maildir is not where it was: here it is open still
+
+    return park
+
+
+def time_limits(client: Client, settings: Settings) -> int:
+    """Sets the client's, and gives the one for a command. Raises ValueError."""
+    client.send_limit = settings.seconds("POP3_SEND_TIMEOUT")
+    return settings.seconds("POP3_IDLE_TIMEOUT")
 
 
 def enter_mailbox(argv: list[str], env: dict[str, str], journal: Journal) -> None:
@@ -158,18 +200,26 @@ def log_in(env: dict[str, str], settings: Settings, journal: Journal) -> Transac
     """The second half. Raises Refused, and ValueError for a setting that makes no sense."""
     loginexec.run(env, settings.seconds("POP3_LOGINEXEC_TIMEOUT"), journal)
     refuse_disabled(env, journal)
-    as_stored = settings.choice("POP3_UNICODE", "wrapped", "stored") == "stored"
+    settings.choice("POP3_UNICODE", "wrapped", "stored")
     journal.login()
     now = int(time())
-    maildrop = Maildrop(read_maildir(now, journal, env), journal, env)
-    media_type = os.fsencode(settings.text("MIME_UNICODE_MESSAGE_TYPE"))
-    wrapper = Wrapper(b"=_%d-%d" % (os.getpid(), now), media_type)
+    messages = read_maildir(now, journal, env)
+    return transaction(messages, b"=_%d-%d" % (os.getpid(), now), env, settings, journal)
+
+
+def transaction(
+    messages: Messages, boundary: bytes, env: dict[str, str], settings: Settings, journal: Journal
+) -> Transaction:
+    """Raises ValueError for a setting that makes no sense."""
+    wrapper = Wrapper(boundary, os.fsencode(settings.text("MIME_UNICODE_MESSAGE_TYPE")))
+    as_stored = settings.choice("POP3_UNICODE", "wrapped", "stored") == "stored"
     utf8 = as_stored or options.has_said_utf8(env)
     capabilities = state.capabilities(
         sasl=os.fsencode(env.get("COURIER_SASL", "")),
         response_codes=settings.is_on("POP3_EXCLUSIVE"),
         auth_codes=settings.is_on("POP3_RESPONSE_CODES"),
     )
+    maildrop = Maildrop(messages, journal, env)
     return Transaction(maildrop, wrapper, utf8=utf8, capabilities=capabilities)
 
 
@@ -244,54 +294,3 @@ def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:
         raise Refused(failure.PASSING, 1, failure.SYS_TEMP) from why
     except firstids.Unusable as why:
         raise ValueError(str(why)) from why
-
-
-def converse(session: Transaction, client: Client, idle_limit: float) -> str:
-    """Answer the client to the end of the session; the event that ended it."""
-    event = "LOGOUT"
-    try:
-        client.send(GREETING)
-        answer(session, client, idle_limit)
-        client.discard_input()
-    except Gone:
-        event = "DISCONNECTED"
-    except TimedOut:
-        event = "TIMEOUT"
-    except Damaged:
-        event = IO_ERROR
-    finally:
-        session.settle()
-    return "LOGOUT" if session.quit else event
-
-
-def answer(session: Transaction, client: Client, idle_limit: float) -> None:
-    """Replies to commands that came together leave together; none waits for a command to come."""
-    reader = LineReader()
-    while not session.quit:
-        ready = b""
-        if not session.is_settled and not client.sends_within(PAUSE):
-            session.settle()
-        for line in receive_lines(client, reader, idle_limit):
-            reply = session.obey(line)
-            if isinstance(reply, bytes):
-                ready += reply
-            else:
-                for piece in reply:
-                    client.send(ready + piece)
-                    ready = b""
-            if session.quit:
-                break
-            if len(ready) >= FULL:
-                client.send(ready)
-                ready = b""
-        client.send(ready)
-
-
-def receive_lines(client: Client, reader: LineReader, limit: float) -> list[bytes | None]:
-    """At least one line. The limit is for the whole of it: dribbling octets doesn't prolong it."""
-    deadline = monotonic() + limit
-    while (remaining := deadline - monotonic()) > 0:
-        lines = reader.feed(client.receive(INPUT, remaining))
-        if lines:
-            return lines
-    raise TimedOut

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 
+from courierchain import netstrings
 from courierpop3d.maildir import base
 
 # In an id made of a file's name these stand as +XX (reference courierpop3d.md 3.2).
@@ -97,6 +98,30 @@ class Messages:
         numbers = self.numbers[rows.start : rows.stop]
         ids = zip(rows, numbers, self.validities[rows.start : rows.stop], strict=True)
         return b"".join([b"%d UID%d-%d\r\n" % (row + 1, n, v) for row, n, v in ids])
+
+    def columns(self) -> list[bytes]:
+        """What `from_columns` makes the same messages of."""
+        given = [text for row in self.given for text in (b"%d" % row, self.given[row])]
+        columns = [b"/".join(self.names), bytes(self.unicode)]
+        columns += [column.tobytes() for column in (self.sizes, self.numbers, self.validities)]
+        return [*columns, netstrings.encode(given), netstrings.numbers(self.stamps)]
+
+    @classmethod
+    def from_columns(cls, columns: list[bytes]) -> Messages:
+        """Raises ValueError."""
+        joined, unicode, *numbers, given, stamps = columns
+        names = joined.split(b"/") if unicode else []
+        messages = cls(names)
+        lengths = {len(column) for column in (*numbers, bytes(8 * len(names)))}
+        if len(names) != len(unicode) or len(numbers) != 3 or len(lengths) != 1:
+            raise ValueError("columns of different lengths")
+        messages.unicode = bytearray(unicode)
+        for column, octets in enumerate(numbers):
+            setattr(messages, ("sizes", "numbers", "validities")[column], array("Q", octets))
+        ids = netstrings.decode(given)
+        messages.given = dict(zip(map(int, ids[::2]), ids[1::2], strict=True))
+        messages.stamps = tuple(map(int, stamps.split()))
+        return messages
 
     def put(self, row: int, entry: Entry) -> None:
         """Take all but the name from an entry."""

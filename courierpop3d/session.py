@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from courierchain import netstrings
 from courierpop3d.maildir import CHUNK
 from courierpop3d.maildrop import Maildrop
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Message
@@ -83,6 +84,23 @@ class Transaction:
     def _undelete(self) -> None:
         self._deleted: set[int] = set()
         self._octets = self.messages.octets
+
+    def columns(self) -> list[bytes]:
+        """What `resume` needs to go on with the same messages, once all is settled."""
+        numbers = (*self.counts.values(), self.uncounted, self._last, self._utf8)
+        texts = map(netstrings.numbers, (numbers, sorted(self._deleted)))
+        return [*texts, self._wrapper.boundary]
+
+    def resume(self, columns: list[bytes]) -> None:
+        """Take up what another session on these messages has left. Raises ValueError."""
+        numbers, deleted, _ = columns
+        *counts, self.uncounted, self._last, utf8 = map(int, numbers.split())
+        self.counts = dict(zip(self.counts, counts, strict=True))
+        self._utf8 = bool(utf8)
+        self._deleted = set(map(int, deleted.split()))
+        if not self._deleted <= set(range(1, len(self.messages) + 1)):
+            raise ValueError("a mark on no message")
+        self._octets -= sum([self.messages[position - 1].size for position in self._deleted])
 
     @property
     def is_settled(self) -> bool:

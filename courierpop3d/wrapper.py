@@ -43,9 +43,10 @@ TAIL = b"""
 class Wrapper:
     """boundary: not to be found in any message; media_type: of the attachment."""
 
-    __slots__ = ("_head", "_tail")
+    __slots__ = ("boundary", "_head", "_tail")
 
     def __init__(self, boundary: bytes, media_type: bytes):
+        self.boundary = boundary
         parts = {b"boundary": boundary, b"type": media_type}
         self._head = HEAD % parts
         self._tail = TAIL % parts

@@ -29,11 +29,13 @@ Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain ca
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic, sleep, time
 
-from courierchain import failure, handover, log, relay, request
+from courierchain import failure, handover, log, netstrings, parking, relay, request
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
+from courierchain.parking import Parked
 from courierchain.settings import Settings
 from courierpop3login import sasl, stls, throttle
 from courierpop3login.session import GREETING, Authorization
@@ -42,6 +44,9 @@ from pop3proto.commands import LineReader
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
+    known = parking.take()
+    if known is not None:
+        return go_on(argv, env, known)
     if not has_login_path(argv, env):
         return 1
     if len(argv) < 2:
@@ -77,24 +82,48 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         warn_of_missing_module(argv)
     first = failure.refused(env) if again else GREETING
     env[failure.VARIABLE] = ""
-    report = FailedAuth(where, delay)
+    return serve(session, first, deadline, argv, env)
+
+
+def go_on(argv: list[str], env: dict[str, str], known: bytes) -> int:
+    """What is left of a session that was parked. Raises ValueError if this is none."""
+    milliseconds, state_of_session = netstrings.decode(known)
+    session = authorization(argv, env, Settings(env))
+    session.resume(state_of_session)
+    return serve(session, b"", int(milliseconds) / 1000, argv, env)
+
+
+def serve(
+    session: Authorization, first: bytes, deadline: float, argv: list[str], env: dict[str, str]
+) -> int:
+    """One session, beginning with what is to be said first. The deadline is on the monotonic
+    clock."""
+    settings = Settings(env)
+    report = FailedAuth(address(env), settings.seconds("POP3_FAILURE_DELAY"))
+
+    def park() -> None:
+        known = netstrings.encode((b"%d" % int(deadline * 1000), session.state))
+        parking.park(argv, env, known, deadline)
+
     try:
-        converse(session, first, deadline, report)
+        converse(session, first, deadline, report, park)
         if session.starts_tls:
             env.update(stls.start(env, deadline - monotonic()), UTF8="0")
             session = authorization(argv, env, settings)
-            converse(session, b"", deadline, report)
+            converse(session, b"", deadline, report, park)
+    except Parked:
+        return 0
     except stls.Failed as why:
         if why.args:
-            log.info(f"STLS failed: {why}, {where}")
-        log.debug(f"Disconnected, {where}")
+            log.info(f"STLS failed: {why}, {address(env)}")
+        log.debug(f"Disconnected, {address(env)}")
         return 1
     except (Gone, TimedOut):
-        log.debug(f"Disconnected, {where}")
+        log.debug(f"Disconnected, {address(env)}")
         return 1
     if session.quit:
-        log.info(f"LOGOUT, {where}")
-        log.debug(f"Disconnected, {where}")
+        log.info(f"LOGOUT, {address(env)}")
+        log.debug(f"Disconnected, {address(env)}")
         return 0
     return hand_on(session, argv, env)
 
@@ -118,17 +147,24 @@ class FailedAuth:
 
 
 def converse(
-    session: Authorization, first: bytes, deadline: float, failed_auth: FailedAuth
+    session: Authorization,
+    first: bytes,
+    deadline: float,
+    failed_auth: FailedAuth,
+    park: Callable[[], None],
 ) -> None:
     """Say `first`, then obey the client until it has quit, sent a login, or is to speak TLS.
 
-    Raises Gone, and TimedOut at the deadline (on the monotonic clock).
+    Raises Gone, TimedOut at the deadline, and Parked.
     """
     client = Client(send_limit=max(0, deadline - monotonic()))
     try:
         reader = LineReader()
         client.send(first)
         while not session.is_over:
+            idle = session.is_between_commands and reader.is_empty
+            if idle and parking.is_due(client, deadline):
+                park()
             reader.limit = session.limit
             for line in reader.feed(client.receive_line(deadline - monotonic())):
                 reply = session.obey(line)

@@ -7,6 +7,7 @@ are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user ex
 
 from __future__ import annotations
 
+from courierchain import netstrings
 from courierchain.failure import AUTH
 from courierchain.request import BadRequest, encode
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, Refused, decode
@@ -92,6 +93,20 @@ class Authorization:
     def limit(self) -> int:
         """Octets that the next line may have, without its LF."""
         return MAX_RESPONSE if self._dialogue else MAX_LINE
+
+    @property
+    def is_between_commands(self) -> bool:
+        return self._dialogue is None
+
+    @property
+    def state(self) -> bytes:
+        """What `resume` takes, between commands, when there is no password yet."""
+        return netstrings.encode((self._named, b"%d" % self.utf8))
+
+    def resume(self, state: bytes) -> None:
+        """Take up what another session has left. Raises ValueError."""
+        self._named, utf8 = netstrings.decode(state)
+        self.utf8 = utf8 == b"1"
 
     def obey(self, line: bytes | None) -> bytes:
         """The reply to one line; empty for a login that the stages behind will answer."""

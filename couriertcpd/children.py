@@ -7,6 +7,8 @@ Without -prefork and -uses there is one new process for each connection. With th
     -uses=N      a worker serves up to N sessions. Where sessions change the uid (we are root) there
                  are two kinds: those that log people in, and, for each user, those that have become
                  the user and serve the mailbox. No process ever comes back to root
+    -park=S      the session of a silent client comes back to the parent (see `parkinglot`), and its
+                 worker is free; another one of the same kind goes on with it
 
 The parent accepts, counts and refuses, so the limits are exact in all cases; a connection's place
 is free again when its process has gone, or its worker has said that it is done. All processes are
@@ -17,7 +19,7 @@ do all of them when the parent goes, whatever ended it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import AF_UNIX, SHUT_RD, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
@@ -26,11 +28,15 @@ from courierchain.request import RECORD
 from couriertcpd.arrival import Arrival, announce
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
+from couriertcpd.parkinglot import Parked, ParkingLot, Terms
 from couriertcpd.worker import (
     DONE,
+    KEEP,
     LONGEST,
     MOST_DESCRIPTORS,
+    PARK,
     RELAY,
+    RESUME,
     STAYS,
     Serve,
     UserWorker,
@@ -41,6 +47,7 @@ from couriertcpd.worker import (
 )
 
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next session
+PARKING_LIFE = 10.0  # with -park, which is there to spare memory
 MOST_IDLE = 100  # workers that wait; the one that has waited longest goes first
 
 
@@ -69,7 +76,7 @@ class Children:
     watch, unwatch: called with a worker's channel when it is to be read from, with what to call
     then, and when no more.
 
-    tls: what login programs may ask for STLS.
+    tls: what login programs may ask for STLS. terms: of -park; None without it.
     """
 
     def __init__(
@@ -82,11 +89,15 @@ class Children:
         prefork: int,
         uses: int,
         tls: Relay | None = None,
+        terms: Terms | None = None,
     ):
         self._serve = serve
         self._limits = limits
         self._prefork = prefork
         self._uses = uses
+        self._terms = terms
+        self._idle_life = PARKING_LIFE if terms else IDLE_LIFE
+        self.parked = ParkingLot()
         self._watch = watch
         self._unwatch = unwatch
         self._tls = tls
@@ -103,7 +114,7 @@ class Children:
             child = self._fork(b"", arrival)
         child.address = arrival.address
 
-    def _give(self, key: bytes, message: bytes, descriptors: list[int]) -> Child | None:
+    def _give(self, key: bytes, message: bytes, descriptors: Sequence[int]) -> Child | None:
         """An idle worker that has taken it; the last to come is the first to go: it is warm."""
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index].key == key:
@@ -121,7 +132,7 @@ class Children:
         while waiting < self._prefork:
             self._idle.append(self._fork(b""))
             waiting += 1
-        horizon = monotonic() - IDLE_LIFE
+        horizon = monotonic() - self._idle_life
         for child in self._idle[:-1] if len(self._idle) > MOST_IDLE else self._idle[:]:
             if child.idle_since > horizon and len(self._idle) <= MOST_IDLE:
                 break
@@ -139,8 +150,10 @@ class Children:
             return
         except ConnectionError:
             message, descriptors = b"", []
-        # A process that runs as a user can say that its session is over, and nothing else.
-        if message and (not child.key or (message == DONE and child.address is not None)):
+        # A process that runs as a user can say that its session is over, or give it back, and
+        # nothing else.
+        about_its_own = message.startswith((DONE, PARK)) and child.address is not None
+        if message and (not child.key or about_its_own):
             self._obey(child, message, descriptors)
         else:
             self._hang_up(child)
@@ -152,23 +165,53 @@ class Children:
         if not message.startswith(STAYS):
             child.idle_since = monotonic()
             self._idle.append(child)
-        if address is not None and message == DONE:
+        if address is None:
+            return
+        if message.startswith(DONE):
             self._limits.release(address)
-        elif address is not None:
-            self._deliver(message.removeprefix(STAYS), descriptors, address)
+        elif message.startswith(PARK):
+            self._park(child.key, message.removeprefix(PARK), descriptors, address)
+        else:  # a module has accepted somebody
+            key = message.removeprefix(STAYS)
+            self._hand_over(key, key, descriptors, address)
 
-    def _deliver(self, key: bytes, descriptors: list[int], address: bytes) -> None:
-        """Give a session that a module has accepted to a process of that user."""
+    def _hand_over(
+        self, key: bytes, message: bytes, descriptors: Sequence[int], address: bytes
+    ) -> None:
+        """Give a session that has begun elsewhere to a process of that user."""
         try:
-            child = self._give(key, key, descriptors)
+            child = self._give(key, message, descriptors)
             if child is None:
                 child = self._fork(key)
-                if not (child.channel and send(child.channel, key, descriptors)):
+                if not (child.channel and send(child.channel, message, descriptors)):
                     raise OSError("the process has ended")
             child.address = address
         except OSError as why:
             self._limits.release(address)
             log.err(f"fork: {why}")
+
+    def _park(self, key: bytes, text: bytes, descriptors: list[int], address: bytes) -> None:
+        """Keep a session until its client or its time demands a process. The key is that of the
+        process which gives it: it may run as a user, and what it says may be nonsense."""
+        deadline, _, content = text.partition(b" ")
+        try:
+            if not (self._terms and descriptors and deadline.isdigit() and len(deadline) < 16):
+                raise OSError("not a session")
+            if max(descriptors) > self._terms.most:  # soon there would be none for anything else
+                self._hand_over(key, KEEP + content, descriptors, address)
+                return
+            self.parked.add(Parked(tuple(descriptors), content, key, address, int(deadline)))
+            descriptors.clear()  # they are the session's now
+        except OSError as why:
+            self._limits.release(address)
+            log.err(f"park: {why}")
+
+    def resume(self) -> None:
+        """Give processes to the parked sessions that need one."""
+        for parked in self.parked.leaving():
+            message = RESUME + parked.content
+            self._hand_over(parked.key, message, parked.descriptors, parked.address)
+            parked.close()
 
     def adopt(self, sessions: list[tuple[int, bytes]]) -> None:
         """Count the processes that this one had before it executed itself, pid and address."""
@@ -248,6 +291,8 @@ class Children:
     def _in_child(self, key: bytes, arrival: Arrival | None, channel: socket | None) -> None:
         status = 1
         try:
+            if self._terms:
+                self._terms.leave()
             signals_to_default()
             tls = self._tls.channel if self._tls and self._tls.on_demand and not key else None
             ends = None
@@ -256,7 +301,8 @@ class Children:
                 ends = (arrival.remote, arrival.local, arrival.variables)
             if channel:
                 kind = UserWorker if key else Worker
-                status = kind(channel, self._serve, self._uses, tls).work(ends)
+                worker = kind(channel, self._serve, self._uses, self._terms, key, tls)
+                status = worker.work(ends)
             elif ends:
                 os.closerange(RECORD, RELAY)
                 if tls:

@@ -24,6 +24,7 @@ from couriertcpd.children import Children
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
 from couriertcpd.lookups import Lookups
+from couriertcpd.parkinglot import ParkingLot, Terms
 from couriertcpd.proxies import Proxies
 from couriertcpd.reload import Reload, Sessions
 from couriertcpd.systemd import Notifier
@@ -52,6 +53,7 @@ class Listener:
         *,
         prefork: int,
         uses: int,
+        terms: Terms | None,
         notifier: Notifier,
         reload: Reload,
         sessions: Sessions,
@@ -75,8 +77,11 @@ class Listener:
         self._refill = 0.0  # when workers are forked again
         self._complained: dict[str, float] = {}
         watching = (self._watch, self._unwatch)
-        self._children = Children(serve, limits, *watching, prefork=prefork, uses=uses, tls=tls)
+        self._children = Children(
+            *(serve, limits, *watching), prefork=prefork, uses=uses, tls=tls, terms=terms
+        )
         self._children.adopt(sessions)
+        self._watch(self._children.parked, self._children.resume)
         proxies.serve(*watching, self._introduce)
         if lookups:
             lookups.serve(*watching, self._looked_up)
@@ -97,6 +102,7 @@ class Listener:
             for descriptor, _ in self._epoll.poll(self._patience()):
                 if callback := self._callbacks.get(descriptor):
                     callback()
+            self._children.resume()
             while self._signals:
                 if self._HANDLERS[self._signals.pop(0)](self):
                     return 0
@@ -291,10 +297,11 @@ class Listener:
             patience = PAUSE
         if self._lookups:
             patience = min(patience, self._lookups.patience())
+        patience = self._children.parked.patience(patience)
         return min(patience, self._notifier.patience or TICK)
 
     def _watch(
-        self, sock: socket, callback: Callable[[], None], events: int = select.EPOLLIN
+        self, sock: socket | ParkingLot, callback: Callable[[], None], events: int = select.EPOLLIN
     ) -> None:
         self._callbacks[sock.fileno()] = callback
         self._epoll.register(sock, events)

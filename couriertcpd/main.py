@@ -46,6 +46,7 @@ from couriertcpd.listen import endpoints, open_sockets, try_sockets
 from couriertcpd.listener import Listener
 from couriertcpd.lookups import of_command_line
 from couriertcpd.options import Options, parse
+from couriertcpd.parkinglot import Terms
 from couriertcpd.proxies import Proxies
 from couriertcpd.rehearsal import rehearse
 from couriertcpd.throttle import THROTTLE, Throttle
@@ -147,6 +148,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
+        terms=Terms(options.park, base) if options.park else None,
         notifier=notifier,
         reload=reload.Reload(argv, env, sockets, running, before),
         sessions=before.sessions if before else [],

@@ -23,11 +23,13 @@ TEXT = "text"
 NUMBER = "number"  # as C's atoi reads it; 1 or more
 LEVEL = "level"  # the same, from 0 to maxprocs; outside of it as if not given
 COUNT = "count"  # digits only
+SECONDS = "seconds"  # digits, and a decimal fraction; more than 0
 IGNORED = "ignored"  # old command lines have it
 LIST = "list"  # may be given several times, and all count
 
 INT_MAX = 2**31 - 1
 COUNT_DIGITS = 9
+LONGEST_PARK = 86400.0  # seconds
 
 
 class Option:
@@ -36,7 +38,7 @@ class Option:
     __slots__ = ("name", "kind", "default", "meaning", "lowest")
 
     def __init__(
-        self, name: str, kind: str, default: str | int | None, meaning: str, lowest: int = 1
+        self, name: str, kind: str, default: str | float | None, meaning: str, lowest: int = 1
     ):
         self.name = name
         self.kind = kind
@@ -75,6 +77,7 @@ TABLE = (
     Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
     Option("uses", COUNT, 1, "clients that one process serves, one after another"),
+    Option("park", SECONDS, None, "of silence, after which a session waits without a process", 0),
     Option("reload", FLAG, False, "let the daemon of -pid take up new code, or this command line"),
     Option("check", FLAG, False, "say what is wrong with the command line, and do nothing"),
     Option("coldexec", FLAG, False, "execute each program of the chain, loaded or not"),
@@ -126,6 +129,7 @@ class Options:
     haproxyfrom: str | None
     prefork: int
     uses: int
+    park: float | None  # with -uses
     reload: bool
     check: bool
     coldexec: bool
@@ -183,7 +187,7 @@ def _scan(argv: list[str], lists: list[tuple[str, str]]) -> tuple[dict[str, str]
     return given, rest
 
 
-def _value(option: Option, text: str | None) -> str | int | None:
+def _value(option: Option, text: str | None) -> str | float | None:
     if text is None:
         return option.default
     if option.kind == FLAG:
@@ -193,12 +197,14 @@ def _value(option: Option, text: str | None) -> str | int | None:
     if option.kind == COUNT:
         plain = text.isascii() and text.isdigit() and len(text) <= COUNT_DIGITS
         return int(text) if plain else -1
+    if option.kind == SECONDS:
+        return decimal(text)
     return text
 
 
 def _check_numbers(options: Options) -> None:
     for option in TABLE:
-        if option.kind in (NUMBER, COUNT):
+        if option.kind in (NUMBER, COUNT, SECONDS):
             value = getattr(options, option.name)
             if value is not None and value < option.lowest:
                 name = MISSPELT.get(option.name, option.name)
@@ -209,6 +215,10 @@ def _complete(options: Options) -> None:
     """Settle the defaults that depend on other arguments."""
     options.maxperc = options.maxperc or options.maxprocs
     options.stderrloggername = options.stderrloggername or os.path.basename(options.program[0])
+    if options.park and options.uses < 2:
+        raise Refused("-park requires -uses=2 or more")
+    if options.park and options.stderr == "socket":
+        raise Refused("-park and -stderr=socket: not both")
     if options.accesslocal and options.access is None:
         raise Refused("-accesslocal requires -access")
     if options.drop is not None:
@@ -216,6 +226,16 @@ def _complete(options: Options) -> None:
         options.drop = options.drop.partition(",")[0] or "BLOCK"
     if options.warn is not None and not 0 <= options.warn <= options.maxprocs:
         options.warn = None
+
+
+def decimal(text: str) -> float:
+    """A number of seconds, more than 0 and at most a day; -1 for anything else."""
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdigit()) or len(text) > COUNT_DIGITS or text == point:
+        return -1.0
+    value = float(text)
+    return value if 0 < value <= LONGEST_PARK else -1.0
 
 
 def leading_number(text: str) -> int:
@@ -243,5 +263,5 @@ def listing() -> str:
     )
 
 
-def _shown(default: str | int | None) -> str:
+def _shown(default: str | float | None) -> str:
     return "off" if default is False else "" if default is None else str(default)

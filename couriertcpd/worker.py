@@ -12,6 +12,9 @@ ends the worker.
 
 A delivered session is the client's descriptor and a parcel: what the module would have handed over
 by itself, in a file in memory that the parent doesn't read.
+
+With -park both give back the sessions of clients that are silent (courierchain.parking), and go on
+with those of others: a UserWorker with those of its own user, whatever they say of themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from _signal import (
     set_wakeup_fd,
     signal,
 )
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from socket import (
     MSG_NOSIGNAL,
     recv_fds,
@@ -37,30 +41,49 @@ from socket import (
     socket,
 )
 
-from courierchain import authmodule, handover, relay
-from courierchain.account import Account
+from courierchain import authmodule, handover, parking, relay
+from courierchain.account import Account, become_user
 from courierchain.request import RECORD
 from couriertcpd import parcel
 from couriertcpd.arrival import Address, Variables, announced
+from couriertcpd.parkinglot import Terms
 
 CHANNEL = RECORD + 1  # a worker's descriptor for the channel
 LOG = RECORD + 2  # and a copy of its descriptor 2
 RELAY = RECORD + 3  # in a process that logs people in, the channel to the TLS relay
-END = RECORD + 3  # in a user's process, what closes when the session is over
+END = RECORD + 4  # in a user's process, what closes when the session is over
 GARBAGE = 20_000  # objects more than were freed, after which cycles are looked for
 LONGEST = 4096  # octets of a message on a channel
 MOST_DESCRIPTORS = 3
+LARGEST = 262144  # octets of a session that can be parked
 DONE = b"."
 STAYS = b"&"  # before a key: the sender is not free yet
+PARK = b"_"  # before a deadline, in milliseconds, a blank, and the content unless that is large
+RESUME = b"="  # before the content, to go on with; a large one is in a file in memory
+KEEP = b"!"  # the same, and it can't be parked
 
 Ends = tuple[Address, Address, Variables]  # the client's, ours, and variables for the session
 Serve = Callable[[Address, Address, Variables], int]
+Session = Callable[[], int]
 
 
 class Worker:
-    __slots__ = ("_channel", "_serve", "_uses", "_directory", "_umask", "_uid", "_delivered")
+    """key: the user whose sessions it serves; empty if it logs people in."""
 
-    def __init__(self, channel: socket, serve: Serve, uses: int, tls: socket | None = None):
+    __slots__ = (
+        *("_channel", "_serve", "_uses", "_terms", "_key"),
+        *("_directory", "_umask", "_uid", "_is_gone", "_descriptors"),
+    )
+
+    def __init__(
+        self,
+        channel: socket,
+        serve: Serve,
+        uses: int,
+        terms: Terms | None,
+        key: bytes,
+        tls: socket | None = None,
+    ):
         os.dup2(channel.detach(), CHANNEL, inheritable=False)
         os.dup2(2, LOG, inheritable=False)
         os.closerange(RECORD, RECORD + 1)
@@ -71,11 +94,14 @@ class Worker:
         self._channel = socket(fileno=CHANNEL)
         self._serve = serve
         self._uses = uses
+        self._terms = terms
+        self._key = key
         self._uid = os.geteuid()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._directory = "."
-        self._delivered = False
+        self._is_gone = False  # the session, to another process
+        self._descriptors = [0]  # of the session
         if uses > 1:
             self._directory = enter_again()
             gc.enable()
@@ -86,29 +112,75 @@ class Worker:
     def work(self, ends: Ends | None) -> int:
         """Serve up to `uses` sessions; the first is that of `ends` if it is there already."""
         status = 0
+        session: Session | None = partial(self._serve, *ends) if ends else None
         for left in range(self._uses - 1, -1, -1):
-            ends = ends or self._receive()
-            if ends is None:
+            self._may_park(True)
+            session = session or self._receive()
+            if session is None:
                 break
             if not left:
                 self._say_goodbye()
-            status = self._serve(*ends)
-            ends = None
+            status = session()
+            session = None
             if not left or handover.is_spent() or os.geteuid() != self._uid:
                 break
-            self._forget()
-            if not self._delivered:
-                self._channel.send(DONE)
-            self._delivered = False
+            self._be_ready()
         return status
 
-    def _receive(self) -> Ends | None:
-        """The next connection, put on descriptors 0 and 1; None when the parent has hung up."""
-        text, descriptors, _, _ = recv_fds(self._channel, LONGEST, 1)
+    def _receive(self) -> Session | None:
+        """The next session, its client on descriptors 0 and 1; None when the parent has hung up."""
+        text, descriptors, _, _ = recv_fds(self._channel, LONGEST, MOST_DESCRIPTORS)
         if not descriptors:
             return None
+        if text.startswith((RESUME, KEEP)):
+            return self._resumed(text, descriptors)
         take_over(descriptors[0])
-        return announced(text)
+        return partial(self._serve, *announced(text))
+
+    def _resumed(self, text: bytes, descriptors: list[int]) -> Session:
+        """A session that was parked. Raises ValueError if it is none."""
+        assert self._terms
+        client, *others = descriptors
+        content = text[1:] or parcel.read(others.pop(0))
+        for descriptor in others:
+            self._hold_end(descriptor)
+        take_over(client)
+        self._may_park(text.startswith(RESUME))
+        return partial(parking.go_on, *parcel.unfold(content, self._terms.base))
+
+    def _hold_end(self, descriptor: int) -> None:
+        os.dup2(descriptor, END, inheritable=False)
+        os.close(descriptor)
+        self._descriptors = [0, END]
+
+    def _may_park(self, may: bool) -> None:
+        if self._terms and self._uses > 1:
+            parking.offer = self._park if may else None
+            parking.after = self._terms.after
+
+    def _park(self, argv: list[str], env: dict[str, str], state: bytes, deadline: float) -> bool:
+        """Give the session back to the parent; False if it has to go on here: it is large, or this
+        is not the process that the parent takes it for."""
+        assert self._terms
+        content = parcel.fold(argv, env, state, self._terms.base)
+        if len(content) > LARGEST or os.geteuid() != self._uid or handover.is_spent():
+            return False
+        message = b"%s%d " % (PARK, int(deadline * 1000))
+        if len(message) + len(content) <= LONGEST:
+            self._is_gone = send(self._channel, message + content, self._descriptors)
+        else:
+            client, *end = self._descriptors
+            file = parcel.written(content)
+            self._is_gone = send(self._channel, message, [client, file, *end])
+            os.close(file)
+        return self._is_gone
+
+    def _be_ready(self) -> None:
+        """Nothing of the last session is left here, and the parent knows."""
+        self._forget()
+        if not self._is_gone:
+            self._channel.send(DONE)
+        self._is_gone = False
 
     def _deliver(
         self, name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
@@ -120,13 +192,16 @@ class Worker:
         other end of a pipe.
         """
         if not handover.is_resident(argv[0], env) or (account.session and account.session.changes):
+            # What goes on here becomes a user, from whom the parent must not take such messages.
+            handover.spend()
+            self._say_goodbye()
             return False
         content = parcel.pack(name, account, service, argv, env)
         try:
             if account.session:
                 return self._wait_for_end(parcel.key(account), content)
-            self._delivered = send(self._channel, parcel.key(account), [0, content])
-            return self._delivered
+            self._is_gone = send(self._channel, parcel.key(account), [0, content])
+            return self._is_gone
         finally:
             os.close(content)
 
@@ -144,6 +219,7 @@ class Worker:
         """Nothing but the session is left to do, and nothing but its descriptors stays open."""
         authmodule.deliver = None
         relay.lend_no_more()
+        self._may_park(False)
         os.closerange(CHANNEL, LOG + 1)
 
     def _forget(self) -> None:
@@ -163,23 +239,35 @@ class UserWorker(Worker):
         authmodule.deliver = None
         handover.keep(END)
         self._directory = "/"
+        self._uid = parcel.account_of(self._key).uid
         for left in range(self._uses - 1, -1, -1):
-            _, descriptors, _, _ = recv_fds(self._channel, LONGEST, MOST_DESCRIPTORS)
-            if len(descriptors) < 2:
+            self._may_park(True)
+            session = self._receive()
+            if session is None:
                 break
-            client, content, *end = descriptors
-            name, account, service, argv, env = parcel.unpack(content)
-            for descriptor in end:
-                os.dup2(descriptor, END, inheritable=False)
-                os.close(descriptor)
-            take_over(client)
-            handover.run(authmodule.going_on(name, account, service), argv, env)
+            if not left:
+                self._may_park(False)
+            session()
             os.closerange(END, END + 1)
+            self._descriptors = [0]
             if not left or 0 in os.getresuid():
                 break  # it was the last, or could not become the user
-            self._forget()
-            self._channel.send(DONE)
+            self._be_ready()
         return 0
+
+    def _receive(self) -> Session | None:
+        text, descriptors, _, _ = recv_fds(self._channel, LONGEST, MOST_DESCRIPTORS)
+        if not descriptors:
+            return None
+        if text.startswith((RESUME, KEEP)):
+            become_user(parcel.account_of(self._key))
+            return self._resumed(text, descriptors)
+        client, content, *end = descriptors
+        name, account, service, argv, env = parcel.unpack(content)
+        for descriptor in end:
+            self._hold_end(descriptor)
+        take_over(client)
+        return partial(handover.run, authmodule.going_on(name, account, service), argv, env)
 
 
 def enter_again() -> str:
@@ -204,7 +292,7 @@ def take_over(client: int) -> None:
         os.close(client)
 
 
-def send(channel: socket, message: bytes, descriptors: list[int]) -> bool:
+def send(channel: socket, message: bytes, descriptors: Sequence[int]) -> bool:
     """Whether the worker at the other end is there to take it."""
     try:
         send_fds(channel, [message], descriptors, MSG_NOSIGNAL)

@@ -64,6 +64,11 @@ class LineReader:
         self._pending = b""
         self._overlong = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of a line has come yet."""
+        return not (self._pending or self._overlong)
+
     def feed(self, data: bytes) -> list[bytes | None]:
         """Lines completed by `data`, without their LF; None stands for an over-long one."""
         if b"\n" not in data:

@@ -28,7 +28,7 @@ ROOT = os.geteuid() == 0
 DEADLINE = 20.0  # seconds that a test waits for anything at the most
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
-ANY_MODE = {**MODES, "reused": ["-uses=5"]}
+ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"]}
 
 
 def needs(program: str) -> str:

@@ -238,7 +238,6 @@ def test_utf8_of_one_client_is_not_the_nexts(serve, virtual):
         client.line()
         assert client.ask("UTF8") == "+OK UTF8 enabled"
         assert client.ask("QUIT") == "+OK Better luck next time."
-        pid = the_server_of(server) if busy(server) else 0
     idle(server)
     for said in ("before", "after"):
         with server.client() as client:

@@ -1,0 +1,132 @@
+"""parkinglot - sessions whose clients are silent, without a process (-park)
+
+Of each there is the connection, its place in the limits, and what its program knows, as octets that
+nobody reads here. It leaves when the client sends something or goes, or when its time is up: then
+a process that serves the same user goes on with it.
+
+A session costs this process the client's descriptor, one for a large content, one for an open PAM
+session, and a few hundred octets beside its content. All of it is gone with this process.
+
+Terms       what -park demands, for the workers too
+Parked      a session
+ParkingLot  all of them; readable (fileno) when one has to leave
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from heapq import heapify, heappop, heappush
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from time import monotonic
+
+from courierchain import handover
+
+BATCH = 16  # sessions that leave in a row
+RESERVE = 64  # descriptors for what is not parked
+SLACK = 64  # deadlines of sessions that have left, beyond as many as have not
+EVENTS = select.EPOLLIN | select.EPOLLRDHUP
+
+
+class Terms:
+    """after: seconds of silence. base: the environment that all sessions have in common.
+
+    Here the soft limit of descriptors is the hard one; `leave` gives a child the old one back:
+    there are programs that can't do with many. most: the highest descriptor that is parked.
+    """
+
+    __slots__ = ("after", "base", "most", "_soft")
+
+    def __init__(self, after: float, base: dict[str, str]):
+        self.after = after
+        self.base = base
+        self._soft, hard = getrlimit(RLIMIT_NOFILE)
+        limit = max(self._soft, min(hard, handover.HIGHEST))  # more would not be closed in a child
+        setrlimit(RLIMIT_NOFILE, (limit, hard))
+        self.most = limit - RESERVE
+
+    def leave(self) -> None:
+        setrlimit(RLIMIT_NOFILE, (self._soft, getrlimit(RLIMIT_NOFILE)[1]))
+
+
+class Parked:
+    """descriptors: the client's, and what its process will need besides.
+
+    key: the user; address: whose place it has, both as the listener's `Child` had them.
+    deadline: milliseconds on the monotonic clock.
+    """
+
+    __slots__ = ("descriptors", "content", "key", "address", "deadline")
+
+    def __init__(
+        self,
+        descriptors: tuple[int, ...],
+        content: bytes,
+        key: bytes,
+        address: bytes,
+        deadline: int,
+    ):
+        self.descriptors = descriptors
+        self.content = content
+        self.key = key
+        self.address = address
+        self.deadline = deadline
+
+    def __lt__(self, other: Parked) -> bool:
+        return self.deadline < other.deadline
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+class ParkingLot:
+    __slots__ = ("_epoll", "_parked", "_deadlines")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._parked: dict[int, Parked] = {}  # by the client's descriptor
+        self._deadlines: list[Parked] = []  # a heap; those that have left are in it for a while
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def add(self, parked: Parked) -> None:
+        """Raises OSError for a client that can't be waited for."""
+        client = parked.descriptors[0]
+        self._epoll.register(client, EVENTS)
+        self._parked[client] = parked
+        if len(self._deadlines) > 2 * len(self._parked) + SLACK:
+            self._deadlines = list(self._parked.values())
+            heapify(self._deadlines)
+        else:
+            heappush(self._deadlines, parked)
+
+    def patience(self, longest: float) -> float:
+        """Seconds until somebody's time is up, at most `longest`."""
+        if not self._deadlines:
+            return longest
+        return min(longest, max(0.0, self._deadlines[0].deadline / 1000 - monotonic()))
+
+    def leaving(self) -> list[Parked]:
+        """Some of those that have to leave. They are the caller's now, with their descriptors."""
+        if not self._parked:
+            self._deadlines.clear()
+            return []
+        found = [self._take(client) for client, _ in self._epoll.poll(0, BATCH)]
+        now = monotonic() * 1000
+        while self._deadlines and len(found) < BATCH:
+            first = self._deadlines[0]
+            if self._parked.get(first.descriptors[0]) is first:
+                if first.deadline > now:
+                    break
+                found.append(self._take(first.descriptors[0]))
+            heappop(self._deadlines)
+        return found
+
+    def _take(self, client: int) -> Parked:
+        self._epoll.unregister(client)  # others have the connection too: closing is not enough
+        return self._parked.pop(client)
