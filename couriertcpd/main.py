@@ -140,7 +140,8 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     throttle = Throttle.of(options, base)
     if throttle:
         base = {**base, THROTTLE: throttle.name}
-    serve = session(chain, base, options.stderr == "socket")
+    to_client = options.stderr == "socket"
+    serve = session(chain, base, to_client)
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
@@ -148,7 +149,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
-        terms=Terms(options.park, base) if options.park else None,
+        terms=Terms(options.park, base, to_client) if options.park else None,
         notifier=notifier,
         reload=reload.Reload(argv, env, sockets, running, before),
         sessions=before.sessions if before else [],

@@ -217,8 +217,6 @@ def _complete(options: Options) -> None:
     options.stderrloggername = options.stderrloggername or os.path.basename(options.program[0])
     if options.park and options.uses < 2:
         raise Refused("-park requires -uses=2 or more")
-    if options.park and options.stderr == "socket":
-        raise Refused("-park and -stderr=socket: not both")
     if options.accesslocal and options.access is None:
         raise Refused("-accesslocal requires -access")
     if options.drop is not None:

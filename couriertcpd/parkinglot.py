@@ -30,14 +30,16 @@ EVENTS = select.EPOLLIN | select.EPOLLRDHUP
 
 class Terms:
     """after: seconds of silence. base: the environment that all sessions have in common.
+    is_logged_to: whether the client is the log too (-stderr=socket).
 
     Here the soft limit of descriptors is the hard one; `leave` gives a child the old one back:
     there are programs that can't do with many. most: the highest descriptor that is parked.
     """
 
-    __slots__ = ("after", "base", "most", "_soft")
+    __slots__ = ("after", "base", "is_logged_to", "most", "_soft")
 
-    def __init__(self, after: float, base: dict[str, str]):
+    def __init__(self, after: float, base: dict[str, str], is_logged_to: bool):
+        self.is_logged_to = is_logged_to
         self.after = after
         self.base = base
         self._soft, hard = getrlimit(RLIMIT_NOFILE)

@@ -145,6 +145,8 @@ class Worker:
         for descriptor in others:
             self._hold_end(descriptor)
         take_over(client)
+        if self._terms.is_logged_to:
+            os.dup2(0, 2)
         self._may_park(text.startswith(RESUME))
         return partial(parking.go_on, *parcel.unfold(content, self._terms.base))
 

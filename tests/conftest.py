@@ -30,6 +30,9 @@ DEADLINE = 20.0  # seconds that a test waits for anything at the most
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
 ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"]}
 
+# For tests that look for the process of a client who is silent.
+WITH_PROCESSES = {**ANY_MODE, "parked": ["-uses=5", "-park=60"]}
+
 
 def needs(program: str) -> str:
     """The path of a peer program. Without it the test is skipped, or fails where CI=true."""

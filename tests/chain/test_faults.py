@@ -27,6 +27,7 @@ from tests.conftest import (
     BIN,
     DEADLINE,
     ROOT,
+    WITH_PROCESSES,
     Account,
     Client,
     Server,
@@ -49,6 +50,11 @@ KILLING = 2.0  # seconds that one test goes on killing
 @pytest.fixture
 def mode(any_mode):
     return any_mode
+
+
+@pytest.fixture(params=WITH_PROCESSES)
+def process_mode(request):
+    return WITH_PROCESSES[request.param]
 
 
 def as_owner(accounts, account: Account) -> list[str]:
@@ -374,13 +380,13 @@ def allow_processes(account: Account, pid: int, number: int) -> None:
     subprocess.run(argv, check=True, timeout=DEADLINE, **as_user)
 
 
-def test_F_NET_6_no_process_left_for_fork(serve, mode, accounts, john):
+def test_F_NET_6_no_process_left_for_fork(serve, process_mode, accounts, john):
     needs_root()
-    server = serve(*mode, "-maxperip=6", *as_owner(accounts, john))
+    server = serve(*process_mode, "-maxperip=6", *as_owner(accounts, john))
     pid = server.process.pid
     with server.client().login(john) as client:
         client.ask("QUIT")
-    settle(server, mode)
+    settle(server, process_mode)
     allow_processes(john, pid, 1)
     with ExitStack() as stack:
         for _ in server.children():  # these wait already
@@ -396,7 +402,7 @@ def test_F_NET_6_no_process_left_for_fork(serve, mode, accounts, john):
     server.logged("ERR: fork: Resource temporarily unavailable")
     assert server.process.poll() is None
     allow_processes(john, pid, 1000)
-    settle(server, mode)
+    settle(server, process_mode)
     with ExitStack() as stack:  # no place was lost
         clients = [stack.enter_context(server.client()) for _ in range(6)]
         assert [client.line() for client in clients] == [GREETING] * 6
@@ -455,8 +461,8 @@ def processes_of_users(server: Server) -> list[int]:
     return found
 
 
-def test_F_KILL_1_killed_at_any_instant_of_quit(serve, mode, john):
-    server = serve(*mode)
+def test_F_KILL_1_killed_at_any_instant_of_quit(serve, process_mode, john):
+    server = serve(*process_mode)
     end = time.monotonic() + KILLING
     rounds = interrupted = 0
     while time.monotonic() < end:
@@ -490,11 +496,11 @@ def test_F_KILL_1_killed_at_any_instant_of_quit(serve, mode, john):
     assert interrupted
 
 
-def test_F_KILL_2_killed_with_marks_and_no_quit(serve, mode, john):
+def test_F_KILL_2_killed_with_marks_and_no_quit(serve, process_mode, john):
     letters = [letter(n) for n in range(4)]
     for text in letters:
         john.deliver(text)
-    server = serve(*mode)
+    server = serve(*process_mode)
     before = listing_of(server, john)
     assert sorted(before) == sorted(letters)
     with server.client().login(john) as client:
@@ -503,11 +509,11 @@ def test_F_KILL_2_killed_with_marks_and_no_quit(serve, mode, john):
         kill(server, process_found(server, client))
         assert client.rest() == b""
     assert listing_of(server, john) == before
-    settle(server, mode)
+    settle(server, process_mode)
 
 
-def test_F_KILL_3_killed_during_login_while_mail_comes(serve, mode, john):
-    server = serve(*mode)
+def test_F_KILL_3_killed_during_login_while_mail_comes(serve, process_mode, john):
+    server = serve(*process_mode)
     end = time.monotonic() + KILLING
     known: dict[bytes, str] = {}
     sent: list[bytes] = []
@@ -518,7 +524,7 @@ def test_F_KILL_3_killed_during_login_while_mail_comes(serve, mode, john):
         client = begin_login(server, john)
         pid = process_found(server, client)
         client.send(f"PASS {john.password}\r\n".encode())
-        spin(random.uniform(0, 0.12 if "-coldexec" in mode else 0.006))
+        spin(random.uniform(0, 0.12 if "-coldexec" in process_mode else 0.006))
         kill(server, pid, *processes_of_users(server))
         try:
             client.socket.shutdown(socket.SHUT_WR)  # what has survived ends now
@@ -557,23 +563,23 @@ def test_F_KILL_4_killed_in_mid_retr(serve, mode, john):
     settle(server, mode)
 
 
-def test_F_KILL_5_the_listener_is_killed(serve, mode, john):
+def test_F_KILL_5_the_listener_is_killed(serve, process_mode, john):
     """Sessions go on, waiting workers end, and a new listener binds at once."""
     john.deliver(b"Subject: one\n\n")
-    first = serve(*mode)
+    first = serve(*process_mode)
     with first.client().login(john) as client, first.client() as stranger:
         assert stranger.line() == GREETING
         # A worker that has been forked this instant still holds the listening socket.
         wait_until(
             lambda: (
-                len(first.children()) >= 2 + prefork(mode)
+                len(first.children()) >= 2 + prefork(process_mode)
                 and all(map(is_waiting, first.children()))
             ),
             "all processes wait",
         )
         first.process.kill()
         first.process.wait(DEADLINE)
-        second = serve(*mode, port=first.port)
+        second = serve(*process_mode, port=first.port)
         with second.client().login(john) as another:
             assert another.ask("QUIT") == "+OK Bye-bye."
         assert client.ask("STAT") == "+OK 1 16"
@@ -1004,11 +1010,11 @@ def test_a_listener_for_one_mailbox_opens_it_for_clients_only(
 
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_listener_started_with_descriptors_closed_gives_all_three_to_its_programs(
-    serve, mode, script, john, closed
+    serve, process_mode, script, john, closed
 ):
     """Else the next file that is opened becomes descriptor 2, and the log is written into it."""
     tcpd = script("start", f'#!/bin/sh\nexec {TCPD} "$@" {closed}\n')
-    server = serve(*mode, tcpd=tcpd)
+    server = serve(*process_mode, tcpd=tcpd)
     john.deliver(letter(1))
     with server.client().login(john) as client:
         pid = process_found(server, client)
