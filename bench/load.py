@@ -13,6 +13,7 @@ import os
 import poplib
 import select
 import subprocess
+import time
 
 import processes
 from servers import Failed, Server, unverified
@@ -64,6 +65,7 @@ class Load:
                 ready = select.select([clients.stdout], [], [], 15)[0] and clients.stdout.readline()
                 if ready != "ready\n":
                     raise Failed(f"{server.name}: {count} idle sessions: {ready or 'no answer'}")
+                time.sleep(server.idle_seconds)
                 return (processes.pss_kb(server.pids()) - before) / 1024 / count
             finally:
                 clients.stdin.close()

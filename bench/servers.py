@@ -30,6 +30,7 @@ from privateview import behind
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_SECONDS = 10.0
+PARKED_SECONDS = 17.0  # -park=1, and the life of processes that wait then, looked at every 5 s
 LISTENER_OPTIONS = ["-address=127.0.0.1", "-maxprocs=400", "-maxperip=400", "-nodnslookup"]
 
 Command = tuple[list[str], dict[str, str]]
@@ -40,9 +41,11 @@ class Failed(Exception):
 
 
 class Server:
-    """`pem`: certificate and key, if its port is one for TLS."""
+    """`pem`: certificate and key, if its port is one for TLS. `idle_seconds`: after so long an idle
+    session needs no more than it ever will."""
 
     pem = ""
+    idle_seconds = 0.0
 
     def __init__(self, name: str, folder: str, users: str):
         self.name = name
@@ -148,6 +151,8 @@ class Ours(Server):
         self.module = module
         self.options = options
         self.userdb = mailboxes.system_userdb
+        if any(option.startswith("-park=") for option in options):
+            self.idle_seconds = PARKED_SECONDS
 
     def commands(self) -> list[Command]:
         listener = [f"{self.bin}/couriertcpd", *LISTENER_OPTIONS, *self.options]
@@ -159,9 +164,9 @@ class Ours(Server):
 class OursVirtual(Ours):
     """All mailboxes belong to one user, so a process may serve one session after another."""
 
-    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, bin: str):
+    def __init__(self, name: str, folder: str, mailboxes: Mailboxes, bin: str, *more: str):
         options = [f"-user={VIRTUAL_OWNER}", "-uses=1000"]
-        super().__init__(name, folder, mailboxes, bin, "authuserdb", *options)
+        super().__init__(name, folder, mailboxes, bin, "authuserdb", *options, *more)
         self.users = mailboxes.virtual_users
         self.userdb = mailboxes.virtual_userdb
 
@@ -296,6 +301,9 @@ def set_ups(folder: str, mailboxes: Mailboxes, canned: str, bin: str | None) -> 
             Ours("ours-fork", folder, mailboxes, bin, "authuserdb"),
             Ours("ours-fork-pam", folder, mailboxes, bin, "authpam"),
             OursVirtual("ours-virtual", folder, mailboxes, bin),
+            Ours("ours-park", folder, mailboxes, bin, "authuserdb", "-uses=1000", "-park=1"),
+            Ours("ours-park-pam", folder, mailboxes, bin, "authpam", "-uses=1000", "-park=1"),
+            OursVirtual("ours-park-virt", folder, mailboxes, bin, "-park=1"),
         ]
     return servers
 

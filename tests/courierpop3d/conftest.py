@@ -6,17 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 
 from courierchain import handover
-from courierpop3d import maildir, snapshot
+from courierpop3d import maildir, parked, snapshot
 from courierpop3d.journal import Journal
 from courierpop3d.maildrop import Maildrop
 from courierpop3d.main import main
+from courierpop3d.message import Messages
 from courierpop3d.session import Transaction
+from courierpop3d.visit import Visit
 from courierpop3d.wrapper import Wrapper
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,15 +104,28 @@ def box(tmp_path, monkeypatch):
 class Talk:
     """A session without descriptors. Attributes: the Transaction and its Maildrop."""
 
-    def __init__(self, *, utf8: bool = True, now: int = NOW, **env: str):
-        journal = Journal({"AUTHENTICATED": "joe", **env})
-        maildir.move_new_to_cur(journal)
-        self.maildrop = Maildrop(snapshot.take(now, journal, env), journal, env)
-        self.wrapper = Wrapper(b"=_1-200", b"message/global")
+    def __init__(self, *, utf8: bool = True, now: int = NOW, parks: bool = False, **env: str):
+        self.journal = Journal({"AUTHENTICATED": "joe", **env})
+        self.env = env
+        self.parks = parks
+        maildir.move_new_to_cur(self.journal)
+        self.begin(snapshot.take(now, self.journal, env), b"=_1-200", utf8)
+
+    def begin(self, messages: Messages, boundary: bytes, utf8: bool) -> None:
+        self.maildrop = Maildrop(messages, self.journal, self.env)
+        self.wrapper = Wrapper(boundary, b"message/global")
         self.session = Transaction(self.maildrop, self.wrapper, utf8=utf8)
+
+    def park(self) -> None:
+        """Go on with what is left of the session where all else is forgotten."""
+        parcel = parked.Parcel(parked.pack(Visit(self.session, Silent(), 300, started=1.5)))
+        self.begin(parcel.messages, parcel.boundary, False)
+        parcel.resume(Visit(self.session, Silent(), 300, started=0))
 
     def say(self, line: bytes | str | None) -> bytes:
         """The whole reply to one line, after which the client pauses."""
+        if self.parks:
+            self.park()
         line = line.encode() if isinstance(line, str) else line
         reply = self.session.obey(line)
         text = reply if isinstance(reply, bytes) else b"".join(reply)
@@ -134,10 +150,16 @@ class Talk:
         return b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines)
 
 
-@pytest.fixture
-def talk(box):
+class Silent:
+    """A client that isn't there."""
+
+    sent = 0
+
+
+@pytest.fixture(params=["in one process", "parked before each line"])
+def talk(request, box):
     """Begin a session on the box: talk(utf8=True, now=200)."""
-    return Talk
+    return partial(Talk, parks=request.param != "in one process")
 
 
 @pytest.fixture(scope="session")
