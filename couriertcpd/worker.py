@@ -41,8 +41,8 @@ from socket import (
     socket,
 )
 
-from courierchain import authmodule, handover, parking, relay
-from courierchain.account import Account, become_user
+from courierchain import authmodule, handover, log, parking, relay
+from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
 from couriertcpd import parcel
 from couriertcpd.arrival import Address, Variables, announced
@@ -262,7 +262,11 @@ class UserWorker(Worker):
         if not descriptors:
             return None
         if text.startswith((RESUME, KEEP)):
-            become_user(parcel.account_of(self._key))
+            try:
+                become_user(parcel.account_of(self._key))
+            except Unusable as why:
+                log.err(f"couriertcpd: a parked session: {why}")
+                return None
             return self._resumed(text, descriptors)
         client, content, *end = descriptors
         name, account, service, argv, env = parcel.unpack(content)

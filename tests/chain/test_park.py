@@ -20,6 +20,7 @@ from couriertcpd import children, worker
 from couriertcpd.limits import Limits
 from couriertcpd.parkinglot import Parked, ParkingLot, Terms
 from tests.conftest import (
+    BIN,
     DEADLINE,
     ROOT,
     Account,
@@ -256,6 +257,24 @@ def test_what_can_not_be_parked_keeps_its_process(serve, people, accounts):
             assert third.line() == GREETING
             wait_until(lambda: len(with_client(server)) == 2, "who has not logged in is parked")
         assert holder.ask("QUIT") == "+OK Bye-bye."
+
+
+@pytest.mark.parametrize("option", ["-coldexec", "-nodnslookup"])
+def test_programs_that_are_executed_are_not_parked(serve, people, script, option):
+    foreign = script("last", f'#!/bin/sh\nexec {BIN}/courierpop3d "$@"\n')
+    last = "courierpop3d" if option == "-coldexec" else foreign
+    stages = ["courierpop3login", "authuserdb", last, "./Maildir"]
+    server = serve(*people.options, option, stages=stages)
+    with server.client().login(people.john) as client, server.client() as other:
+        assert other.line() == GREETING
+        if last == foreign:
+            wait_until(lambda: len(with_client(server)) == 1, "the other one is parked")
+        else:
+            time.sleep(0.3)
+            assert len(with_client(server)) == 2
+        assert client.ask("NOOP") == "+OK Yup."
+        assert other.ask("QUIT") == "+OK Better luck next time."
+        assert client.ask("QUIT") == "+OK Bye-bye."
 
 
 # Before the login

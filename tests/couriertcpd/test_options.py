@@ -52,6 +52,24 @@ def test_lists_add_up_in_the_order_of_the_command_line():
     assert options(*words).lists == lists
 
 
+@pytest.mark.parametrize("text", ["0.05", "1", "86400", "3.", ".5"])
+def test_park_is_a_number_of_seconds(text):
+    assert options("-uses=2", f"-park={text}").park == float(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0.0", ".", "-1", "+1", "1s", "1e3", "nan", "inf", "86401", "1.2.3", "1_0", "\u0661"],
+)
+def test_park_refuses_anything_else(text):
+    assert complaint("-uses=2", f"-park={text}", *PLACE) == "Invalid -park option."
+
+
+def test_park_needs_processes_that_are_used_again():
+    assert complaint("-park=1", *PLACE) == "-park requires -uses=2 or more"
+    assert options("-uses=2").park is None
+
+
 def test_positionals_are_the_ports_and_the_program_with_all_its_arguments():
     chosen = parse(["tcpd", "-maxprocs=3", "110,995", "./login", "-maxprocs=9", "-", "Maildir"])
     assert chosen.portlist == "110,995"
