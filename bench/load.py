@@ -56,6 +56,7 @@ class Load:
 
     def idle_pss_mb(self, server: Server, count: int) -> float:
         """PSS that each of `count` sessions adds while it is logged in and idle."""
+        time.sleep(server.idle_seconds)
         before = processes.pss_kb(server.pids())
         command = self.command(server, count, "-i")
         pipe = subprocess.PIPE

@@ -29,8 +29,6 @@ DEADLINE = 20.0  # seconds that a test waits for anything at the most
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
 ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"]}
-
-# For tests that look for the process of a client who is silent.
 WITH_PROCESSES = {**ANY_MODE, "parked": ["-uses=5", "-park=60"]}
 
 
@@ -295,6 +293,12 @@ def mode(request) -> list[str]:
 def any_mode(request) -> list[str]:
     """The same, and processes that are used again: for tests that don't look at processes."""
     return ANY_MODE[request.param]
+
+
+@pytest.fixture(params=WITH_PROCESSES)
+def process_mode(request) -> list[str]:
+    """The same for tests that look for the process of a silent client: it isn't parked so soon."""
+    return WITH_PROCESSES[request.param]
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from tests.conftest import (
     BIN,
     DEADLINE,
     ROOT,
-    WITH_PROCESSES,
     Account,
     Client,
     Server,
@@ -50,11 +49,6 @@ KILLING = 2.0  # seconds that one test goes on killing
 @pytest.fixture
 def mode(any_mode):
     return any_mode
-
-
-@pytest.fixture(params=WITH_PROCESSES)
-def process_mode(request):
-    return WITH_PROCESSES[request.param]
 
 
 def as_owner(accounts, account: Account) -> list[str]:

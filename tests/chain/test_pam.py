@@ -313,8 +313,10 @@ def test_the_session_is_closed_when_the_client_goes_away(serve_pam, mode, user, 
     wait_for_end(server)
 
 
-def test_the_session_is_closed_when_the_server_process_is_killed(serve_pam, mode, user, trace):
-    server = serve_pam(*mode)
+def test_the_session_is_closed_when_the_server_process_is_killed(
+    serve_pam, process_mode, user, trace
+):
+    server = serve_pam(*process_mode)
     with server.client().login(user) as client:
         os.kill(serving(server, user.uid), signal.SIGKILL)
         assert client.rest() == b""
@@ -332,12 +334,12 @@ def test_the_session_is_closed_when_the_listener_gets_sigterm(serve_pam, mode, u
 
 
 def test_the_session_is_closed_when_the_process_that_keeps_it_gets_sigterm(
-    serve_pam, mode, user, trace
+    serve_pam, process_mode, user, trace
 ):
     """An administrator ends one session by the pid that is the listener's child."""
-    if is_reused(mode):
+    if is_reused(process_mode):
         pytest.skip("here it serves others too, and ends with the listener only")
-    server = serve_pam(*mode)
+    server = serve_pam(*process_mode)
     with server.client().login(user) as client:
         keeper = int(status_of(serving(server, user.uid))["PPid"])
         assert keeper in server.children()
@@ -347,9 +349,9 @@ def test_the_session_is_closed_when_the_process_that_keeps_it_gets_sigterm(
     wait_for_end(server)
 
 
-def test_the_session_goes_on_when_the_listener_is_killed(serve_pam, mode, user, trace):
+def test_the_session_goes_on_when_the_listener_is_killed(serve_pam, process_mode, user, trace):
     """F-KILL-5, with the process that has to close the PAM session."""
-    server = serve_pam(*mode)
+    server = serve_pam(*process_mode)
     with server.client().login(user) as client:
         server.process.kill()
         server.process.wait(DEADLINE)
@@ -358,9 +360,11 @@ def test_the_session_goes_on_when_the_listener_is_killed(serve_pam, mode, user, 
     wait_until(lambda: told(trace) == ["open_session", "close_session"], "close_session")
 
 
-def test_AUTHCHAIN_05_CVE_37_the_service_has_the_users_ids_and_groups(serve_pam, mode, add_user):
+def test_AUTHCHAIN_05_CVE_37_the_service_has_the_users_ids_and_groups(
+    serve_pam, process_mode, add_user
+):
     user = add_user("-G", "mail,games")
-    server = serve_pam(*mode)
+    server = serve_pam(*process_mode)
     with server.client().login(user):
         pid = serving(server, user.uid)
         status = status_of(pid)
@@ -370,13 +374,13 @@ def test_AUTHCHAIN_05_CVE_37_the_service_has_the_users_ids_and_groups(serve_pam,
         assert {int(gid) for gid in status["Groups"].split()} == expected
         assert len(expected) == 3
         assert int(status["CapEff"], 16) == 0
-        channels = {4, 5, 6, 7} if is_reused(mode) else {4}
+        channels = {4, 5, 6, 7} if is_reused(process_mode) else {4}
         assert {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")} <= {0, 1, 2} | channels
         assert os.readlink(f"/proc/{pid}/cwd") == str(user.maildir)
 
 
 def test_what_pam_sets_for_a_session_holds_in_the_service_and_for_nobody_else(
-    serve_pam, mode, add_user, public
+    serve_pam, process_mode, add_user, public
 ):
     """pam_limits and pam_umask change the process that opens the session, for what comes after."""
     limited, other = add_user(), add_user()
@@ -387,7 +391,7 @@ def test_what_pam_sets_for_a_session_holds_in_the_service_and_for_nobody_else(
         f"session [success=1 default=ignore] pam_succeed_if.so quiet user != {limited.name}\n"
         "session required pam_umask.so umask=0027\nsession required pam_permit.so\n"
     )
-    server = serve_pam(*mode, stack=stack)
+    server = serve_pam(*process_mode, stack=stack)
 
     def found(user: Account) -> tuple[str, str]:
         with server.client().login(user) as client:
@@ -406,8 +410,10 @@ def test_what_pam_sets_for_a_session_holds_in_the_service_and_for_nobody_else(
     assert found(other) == before
 
 
-def test_AUTHCHAIN_03_no_password_in_argv_or_environment_of_any_process(serve_pam, mode, user):
-    server = serve_pam(*mode)
+def test_AUTHCHAIN_03_no_password_in_argv_or_environment_of_any_process(
+    serve_pam, process_mode, user
+):
+    server = serve_pam(*process_mode)
     with server.client().login(user):
         pids = descendants(server.process.pid)
         assert serving(server, user.uid) in pids

@@ -133,10 +133,10 @@ def test_the_log_tells_connection_failure_login_and_logout(serve, any_mode, john
     server.logged(rf"INFO: LOGOUT, user=john, {peer}, top=0, retr=0, rcvd=6, sent=30, time=\d+")
 
 
-def test_the_server_runs_as_the_user_and_nothing_else_stays_open(serve, any_mode, john):
+def test_the_server_runs_as_the_user_and_nothing_else_stays_open(serve, process_mode, john):
     """AUTHCHAIN-03, AUTHCHAIN-05: ids, groups and descriptors of the serving process."""
     needs_root()
-    server = serve(*any_mode)
+    server = serve(*process_mode)
     with server.client().login(john):
         pid = wait_until(
             lambda: next((p for p in server.children() if os.stat(f"/proc/{p}").st_uid), 0),
@@ -150,7 +150,7 @@ def test_the_server_runs_as_the_user_and_nothing_else_stays_open(serve, any_mode
         assert status["Uid"].split() == [str(john.uid)] * 4
         assert status["Gid"].split() == [str(john.gid)] * 4
         assert status["Groups"].split() == [str(john.gid)]
-        kept = {4, 5} if "-uses=5" in any_mode else set()  # the channel, and a copy of 2
+        kept = {4, 5} if "-uses=5" in process_mode else set()  # the channel, and a copy of 2
         assert {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")} == {0, 1, 2} | kept
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             assert john.password.encode() not in file.read()
