@@ -126,8 +126,8 @@ def test_CVE_01_a_name_of_64_kib(quick, mode, john, name):
 
 
 @pytest.mark.parametrize("phase", ["login", "service"])
-def test_CVE_02_a_mebibyte_without_line_end_takes_no_memory(quick, mode, john, phase):
-    server = quick(*mode)
+def test_CVE_02_a_mebibyte_without_line_end_takes_no_memory(quick, process_mode, john, phase):
+    server = quick(*process_mode)
     with server.client() as client:
         if phase == "service":
             client.login(john)
@@ -1015,11 +1015,11 @@ def test_1939_48_nothing_is_obeyed_after_quit(quick, mode, john):
     assert len(john.files()) == 1
 
 
-def test_the_users_uid_is_the_only_one_that_a_hostile_client_meets(quick, mode, john):
+def test_the_users_uid_is_the_only_one_that_a_hostile_client_meets(quick, process_mode, john):
     """CVE-37: after the login, no process of root has the client on its descriptors."""
     if not ROOT:
         pytest.skip("all processes have one uid")
-    server = quick(*mode)
+    server = quick(*process_mode)
     with server.client().login(john):
         for pid in server.children():
             if has_client(pid):
