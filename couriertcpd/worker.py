@@ -151,8 +151,11 @@ class Worker:
         return partial(parking.go_on, *parcel.unfold(content, self._terms.base))
 
     def _hold_end(self, descriptor: int) -> None:
-        os.dup2(descriptor, END, inheritable=False)
-        os.close(descriptor)
+        if descriptor == END:
+            os.set_inheritable(END, False)
+        else:
+            os.dup2(descriptor, END, inheritable=False)
+            os.close(descriptor)
         self._descriptors = [0, END]
 
     def _may_park(self, may: bool) -> None:

@@ -360,6 +360,22 @@ def test_the_session_goes_on_when_the_listener_is_killed(serve_pam, process_mode
     wait_until(lambda: told(trace) == ["open_session", "close_session"], "close_session")
 
 
+def test_a_parked_session_keeps_its_pam_session_open(serve_pam, user, trace):
+    """Also when it goes on in a process that is new."""
+    server = serve_pam("-uses=9", "-park=0.05")
+    with server.client().login(user) as client:
+        for _ in range(2):
+            pid = serving(server, user.uid)
+            wait_until(lambda pid=pid: not has_client(pid), "the session is parked")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: pid not in server.children(), "its process is gone")
+            assert client.ask("NOOP") == "+OK Yup."
+        time.sleep(0.3)
+        assert told(trace) == ["open_session"]
+        assert client.ask("QUIT") == "+OK Bye-bye."
+    wait_until(lambda: told(trace) == ["open_session", "close_session"], "close_session")
+
+
 def test_AUTHCHAIN_05_CVE_37_the_service_has_the_users_ids_and_groups(
     serve_pam, process_mode, add_user
 ):
