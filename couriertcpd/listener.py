@@ -26,7 +26,7 @@ from couriertcpd.limits import Limits
 from couriertcpd.lookups import Lookups
 from couriertcpd.parkinglot import ParkingLot, Terms
 from couriertcpd.proxies import Proxies
-from couriertcpd.reload import Reload, Sessions
+from couriertcpd.reload import Inheritance, Reload
 from couriertcpd.systemd import Notifier
 from couriertcpd.throttle import TOO_MANY_FAILURES, Throttle
 from couriertcpd.worker import Serve
@@ -56,9 +56,9 @@ class Listener:
         terms: Terms | None,
         notifier: Notifier,
         reload: Reload,
-        sessions: Sessions,
+        before: Inheritance | None,
     ):
-        """sessions: those that go on from before a reload."""
+        """before: what goes on from before a reload."""
         self._sockets = sockets
         self._proxies = proxies
         self._access = access
@@ -68,6 +68,7 @@ class Listener:
         self._throttle = throttle
         self._notifier = notifier
         self._reload = reload
+        self._reload.soft = terms.soft if terms else None
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
@@ -80,7 +81,8 @@ class Listener:
         self._children = Children(
             *(serve, limits, *watching), prefork=prefork, uses=uses, tls=tls, terms=terms
         )
-        self._children.adopt(sessions)
+        if before:
+            self._children.adopt(before.sessions, before.parked)
         self._watch(self._children.parked, self._children.resume)
         proxies.serve(*watching, self._introduce)
         if lookups:
@@ -115,7 +117,8 @@ class Listener:
         waiting = any(room and room.waiting for room in rooms)
         if self._leave and (not waiting or monotonic() >= self._leave):
             self._leave = 0.0
-            self._reload.execute(self._children.retire(), self._signals)
+            serving = self._children.retire()
+            self._reload.execute(serving, self._children.packed(), self._signals)
             self._notifier.ready()  # it could not be
 
     def _catch_signals(self) -> None:

@@ -140,8 +140,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     throttle = Throttle.of(options, base)
     if throttle:
         base = {**base, THROTTLE: throttle.name}
-    to_client = options.stderr == "socket"
-    serve = session(chain, base, to_client)
+    serve = session(chain, base, options.stderr == "socket")
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
@@ -149,11 +148,20 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
-        terms=Terms(options.park, base, to_client) if options.park else None,
+        terms=terms(options, base, before),
         notifier=notifier,
         reload=reload.Reload(argv, env, sockets, running, before),
-        sessions=before.sessions if before else [],
+        before=before,
     ).run()
+
+
+def terms(
+    options: Options, base: dict[str, str], before: reload.Inheritance | None
+) -> Terms | None:
+    if options.park is None:
+        return None
+    soft = before.soft if before else None
+    return Terms(options.park, base, options.stderr == "socket", soft)
 
 
 def encryption(options: Options, env: dict[str, str]) -> tuple[Relay | None, list[str]]:

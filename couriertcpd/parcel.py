@@ -17,6 +17,8 @@ import os
 from courierchain import netstrings
 from courierchain.account import Account
 
+LARGEST = 262144  # octets of a session that can be parked
+
 Content = tuple[str, Account, bytes, list[str], dict[str, str]]
 
 

@@ -20,9 +20,12 @@ from heapq import heapify, heappop, heappush
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from time import monotonic
 
-from courierchain import handover
+from courierchain import handover, netstrings
+from courierchain.daemon import park
+from couriertcpd import parcel
 
 BATCH = 16  # sessions that leave in a row
+LARGEST_INSIDE = 4000  # octets of a content that goes into the message to a process
 RESERVE = 64  # descriptors for what is not parked
 SLACK = 64  # deadlines of sessions that have left, beyond as many as have not
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP
@@ -38,21 +41,30 @@ class Terms:
 
     __slots__ = ("after", "base", "is_logged_to", "most", "_soft")
 
-    def __init__(self, after: float, base: dict[str, str], is_logged_to: bool):
+    def __init__(
+        self, after: float, base: dict[str, str], is_logged_to: bool, soft: int | None = None
+    ):
+        """soft: what the limit was, if this process has raised it before a reload."""
         self.is_logged_to = is_logged_to
         self.after = after
         self.base = base
-        self._soft, hard = getrlimit(RLIMIT_NOFILE)
-        limit = max(self._soft, min(hard, handover.HIGHEST))  # more would not be closed in a child
+        now, hard = getrlimit(RLIMIT_NOFILE)
+        self._soft = now if soft is None else soft
+        limit = max(now, min(hard, handover.HIGHEST))  # more would not be closed in a child
         setrlimit(RLIMIT_NOFILE, (limit, hard))
         self.most = limit - RESERVE
+
+    @property
+    def soft(self) -> int:
+        return self._soft
 
     def leave(self) -> None:
         setrlimit(RLIMIT_NOFILE, (self._soft, getrlimit(RLIMIT_NOFILE)[1]))
 
 
 class Parked:
-    """descriptors: the client's, and what its process will need besides.
+    """descriptors: the client's, and what its process will need besides: a file with the content,
+    if that is large and `content` empty, and what closes when its PAM session is to end.
 
     key: the user; address: whose place it has, both as the listener's `Child` had them.
     deadline: milliseconds on the monotonic clock.
@@ -81,6 +93,30 @@ class Parked:
         for descriptor in self.descriptors:
             os.close(descriptor)
 
+    def pack(self, base: dict[str, str]) -> tuple[list[int], bytes]:
+        """What `unpacked` makes a session of again, perhaps where sessions have another environment
+        in common: the descriptors that have to be there, and the rest. Raises OSError, ValueError.
+        """
+        client, *others = self.descriptors
+        content = self.content
+        if not content:
+            content = os.pread(others.pop(0), parcel.LARGEST + 1, 0)
+        content = parcel.fold(*parcel.unfold(content, base), {})
+        return [client, *others], netstrings.encode(
+            (self.key, self.address, b"%d" % self.deadline, content)
+        )
+
+
+def unpacked(descriptors: list[int], rest: bytes, base: dict[str, str]) -> Parked:
+    """Raises OSError, ValueError."""
+    client, *others = descriptors
+    key, address, deadline, content = netstrings.decode(rest)
+    content = parcel.fold(*parcel.unfold(content, {}), base)
+    if len(content) > LARGEST_INSIDE:
+        others.insert(0, park(parcel.written(content)))
+        content = b""
+    return Parked((client, *others), content, key, address, int(deadline))
+
 
 class ParkingLot:
     __slots__ = ("_epoll", "_parked", "_deadlines")
@@ -95,6 +131,9 @@ class ParkingLot:
 
     def __len__(self) -> int:
         return len(self._parked)
+
+    def all(self) -> list[Parked]:
+        return list(self._parked.values())
 
     def add(self, parked: Parked) -> None:
         """Raises OSError for a client that can't be waited for."""

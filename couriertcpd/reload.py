@@ -21,6 +21,8 @@ in memory, whose descriptor the variable COURIERTCPD_RELOAD names, for one proce
     asker DESCRIPTOR        the command's, who waits for our word
     socket DESCRIPTOR       one that listens
     session PID ADDRESS     a process that serves a connection, and goes on counting
+    parked DESCRIPTOR,... REST    a session without a process, REST in hexadecimal digits
+    soft NUMBER             the limit of descriptors before -park has raised it
 
 Clients who connect meanwhile wait in the kernel.
 """
@@ -61,13 +63,14 @@ LONGEST = 1 << 22  # octets of a command line with its environment
 DONE = b"\n"
 
 Sessions = list[tuple[int, bytes]]  # pid and address
+ParkedSessions = list[tuple[list[int], bytes]]  # as parkinglot packs them
 CommandLine = tuple[list[str], dict[str, str]]  # argv and environment
 
 
 class Inheritance:
     """What a listener takes over from itself."""
 
-    __slots__ = ("lock", "uid", "asker", "sockets", "sessions")
+    __slots__ = ("lock", "uid", "asker", "sockets", "sessions", "parked", "soft")
 
     def __init__(self) -> None:
         self.lock: int | None = None
@@ -75,6 +78,8 @@ class Inheritance:
         self.asker: socket | None = None
         self.sockets: list[socket] = []
         self.sessions: Sessions = []
+        self.parked: ParkedSessions = []
+        self.soft: int | None = None
 
 
 def inheritance(env: dict[str, str]) -> Inheritance | None:
@@ -84,7 +89,8 @@ def inheritance(env: dict[str, str]) -> Inheritance | None:
         return None
     found = Inheritance()
     with open(int(number), "rb", buffering=0) as file:
-        text = os.pread(file.fileno(), LONGEST, 0).decode()
+        file.seek(0)
+        text = file.read().decode()
     for line in text.splitlines():
         name, _, value = line.partition(" ")
         if name == "session":
@@ -92,6 +98,14 @@ def inheritance(env: dict[str, str]) -> Inheritance | None:
             found.sessions.append((int(child), inet_pton(AF_INET6, address)))
         elif name == "uid":
             found.uid = int(value)
+        elif name == "soft":
+            found.soft = int(value)
+        elif name == "parked":
+            descriptors, _, rest = value.partition(" ")
+            numbers = [int(number) for number in descriptors.split(",")]
+            for descriptor in numbers:
+                os.set_inheritable(descriptor, False)
+            found.parked.append((numbers, bytes.fromhex(rest)))
         elif name in ("lock", "asker", "socket"):
             _take(found, name, int(value))
     return found
@@ -111,11 +125,12 @@ class Reload:
     """The listener's part. argv and env are those of its start, running is its -pid.
 
     control: to be watched; `answer` is called when it is readable. None if there can't be one.
+    soft: the limit of descriptors before it was raised, if it was.
     """
 
     __slots__ = (
         *("_argv", "_env", "_running", "_sockets", "_uid", "_asker"),
-        *("_next", "_trial", "_output", "control"),
+        *("_next", "_trial", "_output", "control", "soft"),
     )
 
     def __init__(
@@ -136,6 +151,7 @@ class Reload:
         self._trial: int | None = None
         self._output = -1
         self.control: socket | None = None
+        self.soft: int | None = None
 
     def open(self) -> None:
         """Make `control`, and tell who has asked for this reload, if any, that all is well."""
@@ -208,7 +224,7 @@ class Reload:
             os.dup2(self._output, 2)
             signal.alarm(TRIAL_TIME)
             argv, env = self._next
-            file, _ = self._write_down([], asker=False)
+            file, _ = self._write_down([], [], asker=False)
             os.execve(argv[0], [argv[0], "-check", *argv[1:]], {**env, VARIABLE: file})
         except (OSError, ValueError) as why:
             log.plain(f"{self._next[0][0]}: {reason(why)}")
@@ -229,7 +245,7 @@ class Reload:
         self._fail(text or (killed if os.WIFSIGNALED(status) else "-check failed"))
         return False
 
-    def execute(self, sessions: Sessions, unseen: list[int]) -> None:
+    def execute(self, sessions: Sessions, parked: ParkedSessions, unseen: list[int]) -> None:
         """Become the new listener. Returns only if that can't be: everything stays as it was.
 
         unseen: signals that have come and are not acted on; they are kept for the new one.
@@ -239,7 +255,7 @@ class Reload:
         for number in unseen:
             os.kill(os.getpid(), number)
         unseen.clear()
-        variable, descriptors = self._write_down(sessions, asker=True)
+        variable, descriptors = self._write_down(sessions, parked, asker=True)
         try:
             os.execve(argv[0], argv, {**env, VARIABLE: variable})
         except (OSError, ValueError) as why:
@@ -250,7 +266,9 @@ class Reload:
         self._fail(obstacle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
-    def _write_down(self, sessions: Sessions, *, asker: bool) -> tuple[str, list[int]]:
+    def _write_down(
+        self, sessions: Sessions, parked: ParkedSessions, *, asker: bool
+    ) -> tuple[str, list[int]]:
         """The value of VARIABLE, and the descriptors that are no more closed at exec for it."""
         lines = [f"uid {self._uid}"]
         descriptors = [sock.fileno() for sock in self._sockets]
@@ -262,8 +280,14 @@ class Reload:
             lines.append(f"asker {self._asker.fileno()}")
             descriptors.append(self._asker.fileno())
         lines += [f"session {pid} {inet_ntop(AF_INET6, address)}" for pid, address in sessions]
+        if self.soft is not None:
+            lines.append(f"soft {self.soft}")
+        for numbers, rest in parked:
+            lines.append(f"parked {','.join(map(str, numbers))} {rest.hex()}")
+            descriptors += numbers
         file = park(os.memfd_create("reload", os.MFD_CLOEXEC))
-        os.write(file, "\n".join(lines).encode())
+        with open(file, "wb", closefd=False) as written:
+            written.write("\n".join(lines).encode())
         for number in (file, *descriptors):
             os.set_inheritable(number, True)
         return f"{os.getpid()}.{file}", descriptors

@@ -55,7 +55,6 @@ END = RECORD + 4  # in a user's process, what closes when the session is over
 GARBAGE = 20_000  # objects more than were freed, after which cycles are looked for
 LONGEST = 4096  # octets of a message on a channel
 MOST_DESCRIPTORS = 3
-LARGEST = 262144  # octets of a session that can be parked
 DONE = b"."
 STAYS = b"&"  # before a key: the sender is not free yet
 PARK = b"_"  # before a deadline, in milliseconds, a blank, and the content unless that is large
@@ -139,16 +138,16 @@ class Worker:
 
     def _resumed(self, text: bytes, descriptors: list[int]) -> Session:
         """A session that was parked. Raises ValueError if it is none."""
-        assert self._terms
         client, *others = descriptors
         content = text[1:] or parcel.read(others.pop(0))
         for descriptor in others:
             self._hold_end(descriptor)
         take_over(client)
-        if self._terms.is_logged_to:
+        if self._terms and self._terms.is_logged_to:
             os.dup2(0, 2)
         self._may_park(text.startswith(RESUME))
-        return partial(parking.go_on, *parcel.unfold(content, self._terms.base))
+        base = self._terms.base if self._terms else {}
+        return partial(parking.go_on, *parcel.unfold(content, base))
 
     def _hold_end(self, descriptor: int) -> None:
         if descriptor == END:
@@ -168,7 +167,7 @@ class Worker:
         is not the process that the parent takes it for."""
         assert self._terms
         content = parcel.fold(argv, env, state, self._terms.base)
-        if len(content) > LARGEST or os.geteuid() != self._uid or handover.is_spent():
+        if len(content) > parcel.LARGEST or os.geteuid() != self._uid or handover.is_spent():
             return False
         message = b"%s%d " % (PARK, int(deadline * 1000))
         if len(message) + len(content) <= LONGEST:

@@ -482,7 +482,7 @@ def test_parked_sessions_end_with_the_listener_and_others_by_kill_9_do_not(serve
     with server.client().login(people.john) as parked, server.client().login(people.mary) as other:
         assert parked.ask("DELE 1") == "+OK Deleted."
         other.send(b"NO")
-        wait_until(lambda: len(with_client(server)) == 1, "one is parked")
+        wait_until(lambda: served(server) == {connection(other)}, "the first one alone is parked")
         server.process.send_signal(number)
         server.process.wait(DEADLINE)
         assert parked.rest() == b""
@@ -493,6 +493,19 @@ def test_parked_sessions_end_with_the_listener_and_others_by_kill_9_do_not(serve
         else:
             assert other.rest() == b""
     assert len(people.john.files()) == 1
+
+
+def served(server) -> set[str]:
+    """The connections that have a process."""
+    return {os.readlink(f"/proc/{pid}/fd/0") for pid in with_client(server)}
+
+
+def connection(client) -> str:
+    """The server's end of it, as processes have it in /proc."""
+    port = client.socket.getsockname()[1]
+    lines = [line for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]
+    (inode,) = (line.split()[9] for line in lines if line.split()[2].endswith(f":{port:04X}"))
+    return f"socket:[{inode}]"
 
 
 def open_files(pid: int) -> list[str]:

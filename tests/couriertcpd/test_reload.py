@@ -25,6 +25,7 @@ from tests.conftest import (
     Client,
     children_of,
     free_port,
+    has_client,
     needs_root,
     wait_until,
 )
@@ -568,3 +569,28 @@ def test_what_the_command_says_is_what_the_listener_hears(argv, env):
     file = os.memfd_create("test")
     os.write(file, reload._pack(argv, env))
     assert reload._unpack(file) == (argv, env)
+
+
+@pytest.mark.parametrize("after", [("-uses=9", "-park=0.05"), ("-uses=9",), ()])
+@pytest.mark.parametrize("messages", [1, 200])
+def test_parked_sessions_go_on_over_a_reload(listener, john, after, messages):
+    """Small ones and those in a file; also if nothing is parked any more, or used again."""
+    for number in range(messages):
+        john.deliver(b"Subject: %d\n\n" % number)
+    listener.start("-uses=9", "-park=0.05")
+    stranger = listener.client()
+    assert stranger.line() == b"+OK Hello there.\r\n"
+    assert stranger.ask("USER john") == "+OK Password required."
+    with listener.client().login(john) as client:
+        ids = client.listing("UIDL")
+        assert client.ask("DELE 1") == "+OK Deleted."
+        wait_until(lambda: not any(map(has_client, children_of(listener.pid))), "both are parked")
+        listener.reload(*listener.line(*after), env={"POP3_IDLE_TIMEOUT": "600"})
+        assert client.listing("UIDL") == ids[1:]
+        assert client.ask("QUIT") == "+OK Bye-bye."
+    assert stranger.ask(f"PASS {john.password}") == "+OK logged in."
+    assert stranger.ask("QUIT") == "+OK Bye-bye."
+    assert len(john.files()) == messages - 1
+    goodbye = "INFO: LOGOUT, user=john"
+    wait_until(lambda: [line.startswith(goodbye) for line in listener.logged()].count(True) == 2)
+    wait_until(lambda: not any(map(has_client, children_of(listener.pid))), "nobody is left")
