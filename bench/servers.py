@@ -328,7 +328,7 @@ def set_ups_for_tls(folder: str, mailboxes: Accounts, bin: str | None, pem: str)
     ]
     if bin:
         servers += [
-            OursTls("ours", folder, mailboxes, bin, pem, "-uses=1000"),
+            OursTls("ours", folder, mailboxes, bin, pem, "-uses=1000", "-park=1"),
             OursTls("ours-fork", folder, mailboxes, bin, pem),
         ]
     return servers
