@@ -33,6 +33,8 @@ def hosts(env: dict[str, str]) -> list[str]:
 
 def is_elsewhere(env: dict[str, str]) -> bool:
     """Whether the mailbox is to be had from another host only."""
-    there = hosts(env) if is_proxy(env) else []
+    if not is_proxy(env):
+        return False
+    there = hosts(env)
     own = Settings(env).text("PROXY_HOSTNAME") or os.uname().nodename
     return bool(there) and own not in there
