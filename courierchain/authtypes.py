@@ -21,6 +21,7 @@ EXTERNAL = b"external"
 
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
     "authcram": CRAM,
+    "authdaemon": (LOGIN, *CRAM, EXTERNAL),
     "authpam": (LOGIN, EXTERNAL),
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),

@@ -65,6 +65,10 @@ def rehearse(on: bool) -> None:
     keep(HIGHEST if on else request.RECORD)
 
 
+def is_rehearsing() -> bool:
+    return _rehearsing
+
+
 def preload(path: str) -> bool:
     """Load the program at `path`, so that `become` need not execute it; False if it isn't ours."""
     entry = programs.entry_of(path)

@@ -21,6 +21,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "courierpop3d": "courierpop3d.main:main",
     "courierpop3proxy": "courierpop3proxy.main:main",
     "authcram": "authmodules.authcram:authcram",
+    "authdaemon": "authmodules.authdaemon:authdaemon",
     "authpam": "authmodules.authpam:authpam",
     "authpwd": "authmodules.authpwd:authpwd",
     "authshadow": "authmodules.authshadow:authshadow",

@@ -18,10 +18,14 @@ DEFAULTS: dict[str, str | int] = {
     "POP3AUTH": "",  # the SASL mechanisms to offer
     "POP3AUTH_TLS": "",  # and those inside TLS, if they are others
     "TLS_EXTERNAL": "",  # the field of a client certificate's subject that is a userid: EXTERNAL
+    "TIMEOUT_SOCK": 10,  # seconds for the connection to authdaemond
+    "TIMEOUT_WRITE": 10,  # seconds for each write to it
+    "TIMEOUT_READ": 30,  # seconds for its answer
     # couriertcpd's, of one session; for modules
     "TCPREMOTEIP": "127.0.0.1",
     # ours
     "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
+    "AUTHDAEMON_SOCKET": "/run/courier/authdaemon/socket",  # where an authdaemond is asked
     "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
     "POP3_LOGIN_TIMEOUT": 60,  # seconds for the whole login phase, all attempts together
     "POP3_FAILURE_DELAY": 5,  # seconds before a refused login is answered

@@ -98,7 +98,7 @@ def choices(instance: Instance, found: Findings) -> None:
         try:
             if name in CHOICES:
                 settings.choice(name, *CHOICES[name])
-            elif name.endswith(("_TIMEOUT", "_DELAY")):
+            elif name.endswith(("_TIMEOUT", "_DELAY")) or name.startswith("TIMEOUT_"):
                 settings.seconds(name)
         except ValueError as why:
             place = instance.where(name).rpartition(":")[0]

@@ -1,0 +1,185 @@
+"""Debian's original authdaemond, with a view of its own of the places that are compiled into it:
+/etc/courier, /run/courier, and the system's users.
+
+    john, mary    in the userdb
+    petra         a system user, with PAM
+    root2         in the userdb, with uid 0
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, Account, Accounts, Client, needs, needs_root, sha, wait_until
+
+LIB = Path("/usr/lib/courier/courier-authlib")
+MODULES = "authuserdb authpam"
+PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n"
+HMAC_MD5_OF_SECRET = "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"
+
+
+class Site:
+    """Accounts, and an /etc and a /run for them. `run` runs a program that sees them."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.etc = directory / "etc"
+        self.run_directory = directory / "run"
+        self.socket = self.run_directory / "authdaemon" / "socket"
+        self.log = directory / "log"
+        self.daemon: subprocess.Popen | None = None
+        shutil.copytree("/etc/courier", self.etc)
+        (self.run_directory / "authdaemon").mkdir(parents=True)
+        self.run_directory.chmod(0o755)
+        (self.run_directory / "authdaemon").chmod(0o750)
+        self.set(authmodulelist=MODULES, DEFAULTOPTIONS="")
+        self.accounts = Accounts(directory)
+        self.accounts.userdb = self.etc / "userdb"
+        self.add_accounts()
+        self.keeper = self.make_view()
+        self.run("makeuserdb")
+
+    def add_accounts(self) -> None:
+        secret = {"hmac-md5pw": HMAC_MD5_OF_SECRET}
+        self.accounts.userdb.touch(0o600)
+        self.john = self.accounts.add("john", gecos="John Doe", **secret)
+        self.mary = self.accounts.add("mary", quota="1000000S", options="disableimap=1,x=y")
+        boxes = self.mary.home / "boxes"
+        self.mary.maildir.rename(boxes)
+        self.mary.maildir = boxes
+        record = {"uid": self.mary.uid, "gid": self.mary.gid, "home": self.mary.home}
+        # makeuserdb refuses a second record of a name.
+        text = self.accounts.userdb.read_text().replace("options=", f"mail={boxes}|options=")
+        self.accounts.userdb.write_text(text)
+        self.accounts.record("root2", **{**record, "uid": 0, "systempw": sha("x")})
+        self.petra = self.accounts.add("petra", listed=False)
+
+    def make_view(self) -> subprocess.Popen:
+        """A process that holds a mount namespace with our files in the place of the system's."""
+        own = self.directory / "system"
+        own.mkdir()
+        petra = self.petra
+        done = subprocess.run(
+            [needs("openssl"), "passwd", "-6", petra.password], capture_output=True, text=True
+        )
+        entry = f"petra:x:{petra.uid}:{petra.gid}:Petra,,,:{petra.home}:/bin/sh\n"
+        added = {
+            "passwd": entry,
+            "shadow": f"petra:{done.stdout.strip()}:19000::::::\n",
+            "group": f"petra:x:{petra.gid}:\nmusic:x:{petra.gid + 1000}:petra\n",
+        }
+        binds = [(self.etc, "/etc/courier"), (self.run_directory, "/run/courier")]
+        for name, line in added.items():
+            shutil.copy2(f"/etc/{name}", own / name)
+            with (own / name).open("a") as file:
+                file.write(line)
+            binds.append((own / name, f"/etc/{name}"))
+        shutil.copytree("/etc/pam.d", own / "pam.d")
+        for service in ("pop3", "login"):
+            (own / "pam.d" / service).write_text(PAM)
+        binds.append((own / "pam.d", "/etc/pam.d"))
+        script = "".join(f"mount --bind {src} {dst} && " for src, dst in binds)
+        script += "echo ready && exec sleep infinity"
+        argv = [needs("unshare"), "--mount", "/bin/sh", "-c", script]
+        keeper = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        assert keeper.stdout.readline() == b"ready\n"
+        return keeper
+
+    def set(self, **settings: str) -> None:
+        file = self.etc / "authdaemonrc"
+        lines = [line for line in file.read_text().splitlines() if line.partition("=")[0] not in settings]
+        lines += [f'{name}="{value}"' for name, value in settings.items()]
+        file.write_text("\n".join(lines) + "\n")
+
+    def inside(self, *argv) -> list[str]:
+        """The command, to be run in the view."""
+        enter = [needs("nsenter"), f"--mount=/proc/{self.keeper.pid}/ns/mnt", "--"]
+        return [*enter, *map(str, argv)]
+
+    def run(self, *argv, env=None) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.inside(*argv),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})},
+        )
+
+    def start(self, *argv) -> None:
+        """Start an authdaemond, and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.inside(*argv),
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                start_new_session=True,
+            )
+        wait_until(self.socket.exists, f"a socket of {argv}")
+
+    def stop(self) -> None:
+        if self.daemon:
+            self.daemon.send_signal(signal.SIGTERM)
+            self.daemon.wait(20)
+            self.daemon = None
+            self.socket.unlink(missing_ok=True)
+
+    def tcpd(self) -> str:
+        """A couriertcpd in the view."""
+        script = self.directory / "couriertcpd"
+        script.write_text(f'#!/bin/sh\nexec {" ".join(self.inside(BIN / "couriertcpd"))} "$@"\n')
+        script.chmod(0o755)
+        return str(script)
+
+    def end(self) -> None:
+        self.stop()
+        self.keeper.kill()
+        self.keeper.wait()
+
+
+@pytest.fixture(scope="module")
+def site():
+    needs_root()
+    for program in ("authdaemond", "makeuserdb", "unshare", "nsenter"):
+        needs(program)
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    directory = Path(tempfile.mkdtemp(prefix="courierpop3-test-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    site = Site(directory)
+    yield site
+    site.end()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def original(site):
+    """The site, with Debian's authdaemond."""
+    site.start(LIB / "authdaemond")
+    yield site
+    site.stop()
+
+
+def try_login(client: Client, name: str, password: str) -> str:
+    client.ask(f"USER {name}")
+    return client.ask(f"PASS {password}")
+
+
+def groups_of(account: Account) -> set[int]:
+    """The groups of the processes that serve an account."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in process.read_text().splitlines() if ":" in line)
+        except OSError:
+            continue
+        if fields["Uid"].split()[0] == str(account.uid) and os.path.exists(process):
+            found |= set(map(int, fields["Groups"].split()))
+    return found
