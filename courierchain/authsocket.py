@@ -2,19 +2,19 @@
 
 One connection carries one request and its answer (reference auth.md 2.9):
 
-    TCPREMOTEIP=<ip> LF                      in front of a request, or not: for the modules
+    TCPREMOTEIP=<ip> LF                    in front of a request, or not: for the modules
 
-    PRE <module> <service> <userid> LF       the account, nothing to prove; module `.`: any of them
-    AUTH <n> LF <n octets>                   service LF authtype LF authdata LF; the last LF may lack
+    PRE <module> <service> <userid> LF     the account, nothing to prove; module `.`: any of them
+    AUTH <n> LF <n octets>                 service LF authtype LF authdata LF, or without that LF
     PASSWD <service> TAB <userid> TAB <old> TAB <new> LF
-    ENUMERATE LF                             all accounts
+    ENUMERATE LF                           all accounts
 
     USERNAME= UID= GID= HOME= ADDRESS= NAME= MAILDIR= QUOTA= PASSWD= PASSWD2= OPTIONS=, each in a
-                                             line of its own if there is something to say, and a
-                                             line `.`: to PRE, or AUTH with the right secret
-    FAIL LF                                  no such user, or a wrong secret
-    OK LF                                    the password is changed
-    nothing, or half of it                   nobody can say now
+                                           line of its own if there is something to say, and a
+                                           line `.`: to PRE, or AUTH with the right secret
+    FAIL LF                                no such user, or a wrong secret
+    OK LF                                  the password is changed
+    nothing, or half of it                 nobody can say now
 
 Sockets are those of `_socket`: see `client`.
 """
@@ -51,7 +51,8 @@ def about(ip: str) -> bytes:
 
 def pre(service: bytes, user: bytes, module: bytes = b".") -> bytes:
     """Raises BadRequest for what can't be written in one line."""
-    if not is_line(user) or not all(is_line(word) and b" " not in word for word in (service, module)):
+    words = (module, service)
+    if not is_line(user) or not all(is_line(word) and b" " not in word for word in words):
         raise BadRequest("an empty field, a blank, a line end or NUL in it")
     return b"PRE %s %s %s\n" % (module, service, user)
 

@@ -30,6 +30,16 @@ TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't h
 SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them
 
 
+def complete(words: list[str]) -> list[str]:
+    """The chain behind a login program: where it names no module but begins with the server, as
+    Courier's has since its version 4, authdaemon stands in front of that (auth.md 1.1)."""
+    return ["authdaemon", *words] if asks_authdaemond(words) else words
+
+
+def asks_authdaemond(words: list[str]) -> bool:
+    return os.path.basename(words[0]) in SERVERS
+
+
 class Chain:
     """What the modules of a chain take. is_known: all of them are ours."""
 

@@ -56,11 +56,17 @@ def permanent(env: Environment) -> bytes:
 def refused(env: Environment) -> bytes:
     """The reply to a login that has come back, with what COURIER_LOGIN_FAILURE says."""
     why = env.get(VARIABLE) if has_codes(env) else None
+    if why in (TEMPORARY, PERMANENT):
+        return trouble(env)
+    return b"-ERR %sLogin failed.\r\n" % (AUTH if why in (REJECTED, LOCKED) else b"")
+
+
+def trouble(env: Environment) -> bytes:
+    """The reply to a login that nobody could check; empty if it was not such a one."""
+    why = env.get(VARIABLE)
     if why == TEMPORARY:
         return temporary(env)
-    if why == PERMANENT:
-        return permanent(env)
-    return b"-ERR %sLogin failed.\r\n" % (AUTH if why in (REJECTED, LOCKED) else b"")
+    return permanent(env) if why == PERMANENT else b""
 
 
 def counts(env: Environment) -> bool:

@@ -120,21 +120,12 @@ def programs(instance: Instance, found: Findings) -> None:
 
 
 def authentication(instance: Instance, found: Findings) -> None:
-    """The modules that AUTHMODULES names; or that it names none."""
-    chain = modules(instance)
-    for name, path in chain:
+    """The modules that AUTHMODULES names. Without it authdaemond is asked."""
+    for name, path in modules(instance):
         if path is None:
             folders = ", ".join(instance.layout.module_folders())
             looked = "not an executable file" if "/" in name else f"no such program in {folders}"
             found.errors.append(f"{instance.where('AUTHMODULES')}: {name}: {looked}")
-    login = instance.layout.find("courierpop3login")
-    if not chain and login and is_ours(login):
-        # Courier's asks authdaemond; ours hands over to modules only.
-        found.warnings.append(
-            f"{instance.files[instance.files[0].endswith('-ssl')]}: AUTHMODULES is not set: nobody "
-            "can log in, until authdaemond can be asked. Name modules: "
-            'AUTHMODULES="authpam authuserdb"'
-        )
 
 
 def pid_file(instance: Instance, found: Findings) -> None:

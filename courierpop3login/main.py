@@ -1,6 +1,7 @@
 """courierpop3login - read userid and password, then become the first authentication module
 
     courierpop3login MODULE... courierpop3d MAILDIR
+    courierpop3login courierpop3d MAILDIR              the module is authdaemon
 
 Talks POP3 on descriptors 0 and 1 until there is a complete login, by USER and PASS or by AUTH, puts
 it on descriptor 3 as
@@ -32,7 +33,16 @@ import os
 from collections.abc import Callable
 from time import monotonic, sleep, time
 
-from courierchain import failure, handover, log, netstrings, parking, relay, request
+from courierchain import (
+    authtypes,
+    failure,
+    handover,
+    log,
+    netstrings,
+    parking,
+    relay,
+    request,
+)
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.parking import Parked
@@ -53,6 +63,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         raise AuthFailure
     again = env.get("AUTHARGC", "0")[:1] not in ("", "0")
     env = remembering(argv, env)
+    is_modern = authtypes.asks_authdaemond(argv[1:])
+    argv = [argv[0], *authtypes.complete(argv[1:])]
     if not again:
         env["UTF8"] = "0"
         if "TLS_CONNECTED_PROTOCOL" in env:  # a couriertls has started us, and says no more
@@ -71,6 +83,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         # Before anything can end this process: who times the last try to fail behind the deadline
         # must not escape the ban script.
         log.info(f"LOGIN FAILED, {tried(env)}{where}")
+        if is_modern and (trouble := failure.trouble(env)):
+            os.write(1, trouble)
+            return 1
         if failure.counts(env):
             throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
         sleep(delay)
@@ -79,7 +94,6 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 1
     if not again:
         log.debug(f"Connection, {where}")
-        warn_of_missing_module(argv)
     first = failure.refused(env) if again else GREETING
     env[failure.VARIABLE] = ""
     return serve(session, first, deadline, argv, env)
@@ -265,11 +279,3 @@ def tried(env: dict[str, str]) -> str:
 def number(env: dict[str, str], name: str) -> int:
     value = env.get(name, "")
     return int(value) if value.isdigit() else 0
-
-
-def warn_of_missing_module(argv: list[str]) -> None:
-    if os.path.basename(argv[1]) in ("courierpop3d", "pop3d"):
-        log.err(
-            f"{argv[0]}: no authentication module before {argv[1]}, nobody can log in: "
-            "put one there (authpam, authuserdb, authshadow, authpwd)"
-        )

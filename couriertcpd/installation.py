@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from stat import S_IXOTH
 
-from courierchain import handover, mailhost, programs
+from courierchain import authtypes, handover, mailhost, programs
 
 LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what few passwords need; userdb.dat
 
@@ -25,7 +26,7 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
     Raises Missing.
     """
     expected = True  # the first is a program, and so is what stands behind one that hands over
-    for word in argv:
+    for word in with_authdaemon(argv, env):
         path = programs.locate(word, env) if expected or "/" not in word else None
         if path is None and expected:
             raise Missing(f"{word}: {reason(word)} (looked in {places(word, env)})")
@@ -38,6 +39,15 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
     if mailhost.is_proxy(env):
         load_proxy(env)
     return [programs.locate(argv[0], env) or argv[0], *argv[1:]]
+
+
+def with_authdaemon(argv: list[str], env: dict[str, str]) -> Iterator[str]:
+    """The words of argv, and what our login program will put between itself and a server."""
+    for index, word in enumerate(argv, 1):
+        yield word
+        rest = argv[index:]
+        if rest and authtypes.asks_authdaemond(rest) and is_login(programs.locate(word, env) or ""):
+            yield authtypes.complete(rest)[0]
 
 
 def load_proxy(env: dict[str, str]) -> None:

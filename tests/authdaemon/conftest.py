@@ -21,7 +21,8 @@ from tests.conftest import BIN, Account, Accounts, Client, needs, needs_root, sh
 
 LIB = Path("/usr/lib/courier/courier-authlib")
 MODULES = "authuserdb authpam"
-PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n"
+PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"
+PAM += "session required pam_unix.so\n"
 HMAC_MD5_OF_SECRET = "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"
 
 
@@ -94,7 +95,9 @@ class Site:
 
     def set(self, **settings: str) -> None:
         file = self.etc / "authdaemonrc"
-        lines = [line for line in file.read_text().splitlines() if line.partition("=")[0] not in settings]
+        lines = [
+            line for line in file.read_text().splitlines() if line.partition("=")[0] not in settings
+        ]
         lines += [f'{name}="{value}"' for name, value in settings.items()]
         file.write_text("\n".join(lines) + "\n")
 
@@ -177,7 +180,9 @@ def groups_of(account: Account) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*/status"):
         try:
-            fields = dict(line.split(":", 1) for line in process.read_text().splitlines() if ":" in line)
+            fields = dict(
+                line.split(":", 1) for line in process.read_text().splitlines() if ":" in line
+            )
         except OSError:
             continue
         if fields["Uid"].split()[0] == str(account.uid) and os.path.exists(process):

@@ -239,5 +239,3 @@ def test_fields_of_an_answer():
     assert authsocket.fields(b"FAIL\n") is None
     assert authsocket.fields(b".\n") == {}
     assert authsocket.fields(b"A=1\nB==x\nC=\n.\n") == {b"A": b"1", b"B": b"=x", b"C": b""}
-
-

@@ -242,10 +242,13 @@ def test_a_program_that_is_not_executable_is_told_at_the_start(public):
     assert_refused(done, rf"{TCPD}: {module}: (Permission denied|.*not executable.*)")
 
 
-def test_a_login_program_without_modules_is_told_in_the_log(serve, mode, john):
-    server = serve(*mode, stages=["courierpop3login", "courierpop3d", "./Maildir"])
-    assert attempt(server, "john", john.password)[0] == FAILED
-    server.logged(r"ERR: .*courierpop3login: no authentication module before courierpop3d.*")
+def test_a_login_program_without_modules_and_without_authdaemond_is_told_in_the_log(
+    serve, mode, john, public
+):
+    stages = ["courierpop3login", "courierpop3d", "./Maildir"]
+    server = serve(*mode, stages=stages, env={"AUTHDAEMON_SOCKET": str(public / "none")})
+    assert attempt(server, "john", john.password)[0].startswith("-ERR Temporary problem")
+    server.logged(f"ERR: authdaemon: {public}/none: .*is authdaemond running.*")
 
 
 def test_a_chain_that_ends_in_a_module(serve, mode, john):

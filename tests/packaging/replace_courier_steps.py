@@ -2,7 +2,7 @@
 
     replace_courier_steps.py COURIERPOP3.deb SETTING
 
-SETTING is added to /etc/courier/pop3d for ours.
+authdaemond runs, with authpam. Where it is gone, SETTING is added to our /etc/courier/pop3d.
 
 Prints one JSON object: what the clients saw and what was logged, before and after; the files of the
 configuration at each point; and the packages' states.
@@ -338,19 +338,18 @@ def main() -> None:
     )  # fmt: skip
     result["units"] = units()
     result["collisions"] = run("dpkg", "-V", "courier-base", "courier-authlib", "courierpop3")
-    append("/etc/courier/pop3d", sys.argv[-1])
-    with_modules = configuration()
+    installed = configuration()
     result["after"] = both(log)
     result["list after"] = (MAILDIR / "courierpop3dsizelist").read_text()
     log.messages.clear()
     result["virtual"] = virtual(log)
     run("dpkg", "-i", sys.argv[1])
-    result["again"] = configuration() == with_modules
+    result["again"] = configuration() == installed
     run("dpkg", "--purge", "courier-pop")
-    result["courier-pop purged"] = {"same": configuration() == with_modules, "states": states()}
+    result["courier-pop purged"] = {"same": configuration() == installed, "states": states()}
     result["enabled"] = sorted(os.listdir("/etc/systemd/system/multi-user.target.wants"))
     run("dpkg", "--remove", "courierpop3")
-    result["removed"] = {"files": configuration() == with_modules, "states": states()}
+    result["removed"] = {"files": configuration() == installed, "states": states()}
     run("dpkg", "--purge", "courierpop3")
     places = ["/etc", "/lib/systemd", "/usr/lib/courier", "/usr/sbin", "/usr/share", "/var/lib"]
     left = run("find", *places, "-name", "*pop3d*", "-o", "-name", "courierpop3*").split()
