@@ -34,7 +34,7 @@ from ctypes import (
 import pam
 from pam.__internals import PamAuthenticator, PamConv, PamResponse, conv_func
 
-from authmodules.passwd import passwd_entry, system_account
+from authmodules.passwd import everybody, passwd_entry, system_account
 from courierchain import authmodule, log, passwords
 from courierchain.account import Account, Session
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
@@ -86,6 +86,9 @@ def authpam(request: Request, settings: Settings) -> Account:
     return system_account(entry, conversation.login(request.service, entry))
 
 
+authpam.lists(everybody)
+
+
 class Conversation:
     """One user's dialogue with PAM, by an authenticator of python-pam.
 
@@ -105,8 +108,11 @@ class Conversation:
         self.pam = PamAuthenticator()
         self.callback = PamConv(conv_func(self.converse), None)
 
-    def login(self, service: bytes, entry: pwd.struct_passwd) -> PamSession:
-        """Authenticate, check the account, open the session. Raises Rejected, TemporaryFailure."""
+    def login(self, service: bytes, entry: pwd.struct_passwd) -> PamSession | None:
+        """Authenticate, check the account, open the session, if there is to be one.
+
+        Raises Rejected, TemporaryFailure.
+        """
         authenticate = self.pam.pam_authenticate
 
         def prepared(handle, flags):  # type: ignore[no-untyped-def]
@@ -119,6 +125,9 @@ class Conversation:
         done = self.pam.authenticate(
             self.user, self.secret, service, call_end=False, resetcreds=False
         )
+        if done and not authmodule.opens_sessions:
+            self.pam.end()
+            return None
         before = process_state() if authmodule.deliver else None
         if done and self.pam.open_session() == pam.PAM_SUCCESS:
             self.secret = b""

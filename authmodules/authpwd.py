@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from authmodules.passwd import passwd_entry, system_account
+from authmodules.passwd import everybody, passwd_entry, system_account
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, auth_module
 from courierchain.passwords import is_locked, verify
@@ -31,6 +31,9 @@ def authpwd(request: Request, settings: Settings) -> Account:
     if not verify(secret, entry and os.fsencode(entry.pw_passwd)) or entry is None:
         raise Rejected
     return system_account(entry)
+
+
+authpwd.lists(everybody)
 
 
 def identified(user: bytes) -> Account:

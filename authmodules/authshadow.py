@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from time import time
 
-from authmodules.passwd import passwd_entry, system_account
+from authmodules.passwd import everybody, passwd_entry, system_account
 from courierchain import passwords
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
@@ -36,6 +36,9 @@ def authshadow(request: Request, settings: Settings) -> Account:
     if entry is None or not right or expired(fields or [], int(time()) // DAY):
         raise Rejected
     return system_account(entry)
+
+
+authshadow.lists(everybody)
 
 
 def identified(user: bytes) -> Account:

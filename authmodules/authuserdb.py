@@ -17,6 +17,7 @@ The text file holds passwords, so it is refused while everybody can read it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from stat import S_IROTH, S_IWOTH
 
 from courierchain import cram, passwords
@@ -41,6 +42,16 @@ def authuserdb(request: Request, settings: Settings) -> Account:
     if not passwords.verify(secret, password(request, record)):
         raise Rejected
     return account(user, record)
+
+
+@authuserdb.lists
+def everybody(settings: Settings) -> Iterator[Account]:
+    """All accounts of the userdb that can be used. Raises TemporaryFailure."""
+    for user, record in records(settings.text("AUTHUSERDB_FILE")):
+        try:
+            yield account(user, record)
+        except TemporaryFailure:
+            pass
 
 
 def by_challenge(request: Request, path: str) -> Account:
@@ -77,21 +88,40 @@ def lookup(user: bytes, path: str) -> Record:
     return in_text(path, user)
 
 
+def records(path: str) -> list[tuple[bytes, Record]]:
+    """Every user's name and fields, without passwords from a compiled userdb."""
+    if os.access(path + ".dat", os.F_OK) and (gnu := gdbm()):
+        try:
+            with gnu.open(path + ".dat", "ru") as database:
+                pairs = [(name, fields(database[name])) for name in database.keys()]
+        except (gnu.error, OSError) as why:
+            raise TemporaryFailure(f"cannot read {path}.dat: {why}") from why
+        return sorted(pair for pair in pairs if not pair[0].startswith(b"UID="))
+    lines = (line.partition(b"\t") for line in text_of(path).split(b"\n"))
+    known = ((name, fields(line)) for name, tab, line in lines if tab)
+    return [pair for pair in known if not pair[0].startswith((b"#", b"UID="))]
+
+
 def in_text(path: str, user: bytes) -> Record:
     if b"\t" in user or b"\n" in user:
         return {}
-    try:
-        with open(path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_mode & (S_IROTH | S_IWOTH):
-                raise TemporaryFailure(f"{path} is open to everybody (chmod 600 {path})")
-            text = b"\n" + file.read() + b"\n"
-    except OSError as why:
-        raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
+    text = text_of(path)
     begin = text.find(b"\n%s\t" % user)
     if begin < 0 or user.startswith(b"#"):
         return {}
     begin += len(user) + 2
     return fields(text[begin : text.index(b"\n", begin)])
+
+
+def text_of(path: str) -> bytes:
+    """The file, with a line end at its begin and at its end."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_mode & (S_IROTH | S_IWOTH):
+                raise TemporaryFailure(f"{path} is open to everybody (chmod 600 {path})")
+            return b"\n" + file.read() + b"\n"
+    except OSError as why:
+        raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
 
 
 def compiled(gnu, path: str, user: bytes) -> Record:  # type: ignore[no-untyped-def]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterator
 
 from courierchain.account import Account, Session
+from courierchain.settings import Settings
+
+SYSTEM = 100  # uids below are not people's (reference auth.md Part 3)
 
 
 def passwd_entry(user: bytes) -> pwd.struct_passwd | None:
@@ -26,3 +30,7 @@ def system_account(entry: pwd.struct_passwd, session: Session | None = None) -> 
         system_user=entry.pw_name,
         session=session,
     )
+
+
+def everybody(_: Settings) -> Iterator[Account]:
+    return (system_account(entry) for entry in pwd.getpwall() if entry.pw_uid >= SYSTEM)

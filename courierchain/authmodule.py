@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGTERM, pthread_sigmask, signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from courierchain import failure, handover, log, mailhost, programs, request
 from courierchain.account import Account, Session, Unusable, become_user, enter_home
@@ -37,6 +37,7 @@ class TemporaryFailure(Exception):
     """The module can't tell; the text says why, and what an administrator can do."""
 
 
+Everybody = Callable[[Settings], Iterable[Account]]  # raises TemporaryFailure
 Verify = Callable[[Request, Settings], Account]
 Deliver = Callable[[str, Account, bytes, list[str], dict[str, str]], bool]
 
@@ -45,15 +46,27 @@ Deliver = Callable[[str, Account, bytes, list[str], dict[str, str]], bool]
 # service goes on in the process that it began in. See couriertcpd.worker.
 deliver: Deliver | None = None
 
+# Whether an account is asked for in order to be served. authdaemond only tells others about it.
+opens_sessions = True
+
 
 class AuthModule:
-    """A module's function in the frame; called like any program, with argv and environment."""
+    """A module's function in the frame; called like any program, with argv and environment.
 
-    __slots__ = ("name", "verify")
+    everybody: the module's other function, which lists all its accounts, or None: see `lists`
+    """
+
+    __slots__ = ("name", "verify", "everybody")
 
     def __init__(self, verify: Verify):
         self.name = verify.__name__
         self.verify = verify
+        self.everybody: Everybody | None = None
+
+    def lists(self, everybody: Everybody) -> Everybody:
+        """Decorator: names the function that lists all accounts."""
+        self.everybody = everybody
+        return everybody
 
     def __call__(self, argv: list[str], env: dict[str, str]) -> int:
         if len(argv) < 2:
@@ -80,9 +93,8 @@ class AuthModule:
             log.warn(f"proxy enabled, but no proxy host defined for {address}")
         return self._accept(account, question.service, [following, *argv[2:]], told)
 
-    def _ask(self, question: Request, following: str, env: dict[str, str]) -> tuple[Account, str]:
-        """The account, and the path of the program that is to serve it: looked up while the
-        current directory is still the administrator's."""
+    def ask(self, question: Request, env: dict[str, str]) -> Account:
+        """What the module says. Raises Rejected, TemporaryFailure, BadRequest and Unusable."""
         if question.authtype == request.AUTHENTICATED:
             raise BadRequest("an answer on descriptor 3, but AUTHENTICATED is not set")
         try:
@@ -93,13 +105,19 @@ class AuthModule:
             raise TemporaryFailure(f"internal error: {handover.where(why)}") from why
         try:
             account.check()
-            path = programs.locate(following, env)
-            if path is None:
-                raise TemporaryFailure(f"{following}: No such file or directory")
-        except (Unusable, TemporaryFailure):
-            if account.session:
-                account.session.close()
+        except Unusable:
+            close_session(account)
             raise
+        return account
+
+    def _ask(self, question: Request, following: str, env: dict[str, str]) -> tuple[Account, str]:
+        """The account, and the path of the program that is to serve it: looked up while the
+        current directory is still the administrator's."""
+        account = self.ask(question, env)
+        path = programs.locate(following, env)
+        if path is None:
+            close_session(account)
+            raise TemporaryFailure(f"{following}: No such file or directory")
         return account, path
 
     def _pass_on(self, raw: bytes, argv: list[str], env: dict[str, str]) -> None:
@@ -133,8 +151,7 @@ class AuthModule:
             status = run_within(account.session, proxy, [mailhost.PROXY], told)
         else:
             log.warn(f"proxy enabled, but no password for {log.safe(account.address)}")
-        if account.session:
-            account.session.close()
+        close_session(account)
         if status == mailhost.REFUSED:
             handover.start_over(env)
         if status == mailhost.UNREACHED:
@@ -145,6 +162,11 @@ class AuthModule:
         """Run as a program of its own: for modules that are not part of this distribution."""
         programs.directory = programs.directory or os.path.dirname(os.environ.get("AUTHUSER", ""))
         os._exit(handover.run(self, sys.argv, dict(os.environ)))
+
+
+def close_session(account: Account) -> None:
+    if account.session:
+        account.session.close()
 
 
 def run_within(

@@ -20,6 +20,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "courierpop3login": "courierpop3login.main:main",
     "courierpop3d": "courierpop3d.main:main",
     "courierpop3proxy": "courierpop3proxy.main:main",
+    "authdaemond": "authdaemond.main:main",
     "authcram": "authmodules.authcram:authcram",
     "authdaemon": "authmodules.authdaemon:authdaemon",
     "authpam": "authmodules.authpam:authpam",

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
-    *("courierpop3d", "courierpop3proxy", "courierctl", "makedat"),
+    *("courierpop3d", "courierpop3proxy", "courierctl", "makedat", "authdaemond"),
 }
 OURS = PROGRAMS | set(SHARED)
 

@@ -2,7 +2,7 @@
 /etc/courier, /run/courier, and the system's users.
 
     john, mary    in the userdb
-    petra         a system user, with PAM
+    petra, paul   system users, with PAM; paul's account has expired
     root2         in the userdb, with uid 0
 """
 
@@ -11,13 +11,24 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Account, Accounts, Client, needs, needs_root, sha, wait_until
+from tests.conftest import (
+    BIN,
+    DEADLINE,
+    Account,
+    Accounts,
+    Client,
+    needs,
+    needs_root,
+    sha,
+    wait_until,
+)
 
 LIB = Path("/usr/lib/courier/courier-authlib")
 MODULES = "authuserdb authpam"
@@ -61,20 +72,16 @@ class Site:
         self.accounts.userdb.write_text(text)
         self.accounts.record("root2", **{**record, "uid": 0, "systempw": sha("x")})
         self.petra = self.accounts.add("petra", listed=False)
+        self.paul = self.accounts.add("paul", listed=False)
 
     def make_view(self) -> subprocess.Popen:
         """A process that holds a mount namespace with our files in the place of the system's."""
         own = self.directory / "system"
         own.mkdir()
-        petra = self.petra
-        done = subprocess.run(
-            [needs("openssl"), "passwd", "-6", petra.password], capture_output=True, text=True
-        )
-        entry = f"petra:x:{petra.uid}:{petra.gid}:Petra,,,:{petra.home}:/bin/sh\n"
         added = {
-            "passwd": entry,
-            "shadow": f"petra:{done.stdout.strip()}:19000::::::\n",
-            "group": f"petra:x:{petra.gid}:\nmusic:x:{petra.gid + 1000}:petra\n",
+            "passwd": passwd_line(self.petra, "Petra,,,") + passwd_line(self.paul),
+            "shadow": shadow_line(self.petra, "") + shadow_line(self.paul, expires="1"),
+            "group": f"music:x:{self.petra.gid + 1000}:petra\n",
         }
         binds = [(self.etc, "/etc/courier"), (self.run_directory, "/run/courier")]
         for name, line in added.items():
@@ -134,6 +141,16 @@ class Site:
             self.daemon = None
             self.socket.unlink(missing_ok=True)
 
+    def ask(self, request: bytes, *, then_close: bool = True) -> bytes:
+        """What the daemon answers."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE)
+            client.connect(str(self.socket))
+            client.sendall(request)
+            if then_close:
+                client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
     def tcpd(self) -> str:
         """A couriertcpd in the view."""
         script = self.directory / "couriertcpd"
@@ -145,6 +162,16 @@ class Site:
         self.stop()
         self.keeper.kill()
         self.keeper.wait()
+
+
+def passwd_line(account: Account, gecos: str = "") -> str:
+    return f"{account.name}:x:{account.uid}:{account.gid}:{gecos}:{account.home}:/bin/sh\n"
+
+
+def shadow_line(account: Account, expires: str) -> str:
+    argv = [needs("openssl"), "passwd", "-6", account.password]
+    hashed = subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+    return f"{account.name}:{hashed}:19000:::::{expires}:\n"
 
 
 @pytest.fixture(scope="module")
