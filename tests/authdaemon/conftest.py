@@ -42,12 +42,13 @@ class Site:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self.etc = directory / "etc"
+        self.system = directory / "etc"
+        self.etc = self.system / "courier"
         self.run_directory = directory / "run"
         self.socket = self.run_directory / "authdaemon" / "socket"
         self.log = directory / "log"
         self.daemon: subprocess.Popen | None = None
-        shutil.copytree("/etc/courier", self.etc)
+        subprocess.run(["cp", "-a", "/etc", self.system], check=True)
         (self.run_directory / "authdaemon").mkdir(parents=True)
         self.run_directory.chmod(0o755)
         (self.run_directory / "authdaemon").chmod(0o750)
@@ -75,26 +76,24 @@ class Site:
         self.paul = self.accounts.add("paul", listed=False)
 
     def make_view(self) -> subprocess.Popen:
-        """A process that holds a mount namespace with our files in the place of the system's."""
-        own = self.directory / "system"
-        own.mkdir()
+        """A process that holds a mount namespace with our directories in the place of the system's.
+
+        Not with files: one is uncovered as soon as somebody outside replaces that below.
+        """
         added = {
             "passwd": passwd_line(self.petra, "Petra,,,") + passwd_line(self.paul),
             "shadow": shadow_line(self.petra, "") + shadow_line(self.paul, expires="1"),
             "group": f"music:x:{self.petra.gid + 1000}:petra\n",
         }
-        binds = [(self.etc, "/etc/courier"), (self.run_directory, "/run/courier")]
-        for name, line in added.items():
-            shutil.copy2(f"/etc/{name}", own / name)
-            with (own / name).open("a") as file:
-                file.write(line)
-            binds.append((own / name, f"/etc/{name}"))
-        shutil.copytree("/etc/pam.d", own / "pam.d")
+        for name, lines in added.items():
+            with (self.system / name).open("a") as file:
+                file.write(lines)
         for service in ("pop3", "login"):
-            (own / "pam.d" / service).write_text(PAM)
-        binds.append((own / "pam.d", "/etc/pam.d"))
-        script = "".join(f"mount --bind {src} {dst} && " for src, dst in binds)
-        script += "echo ready && exec sleep infinity"
+            (self.system / "pam.d" / service).write_text(PAM)
+        script = (
+            f"mount --bind {self.system} /etc && mount --bind {self.run_directory} /run/courier"
+        )
+        script += " && echo ready && exec sleep infinity"
         argv = [needs("unshare"), "--mount", "/bin/sh", "-c", script]
         keeper = subprocess.Popen(argv, stdout=subprocess.PIPE)
         assert keeper.stdout.readline() == b"ready\n"
