@@ -90,10 +90,10 @@ class Site:
                 file.write(lines)
         for service in ("pop3", "login"):
             (self.system / "pam.d" / service).write_text(PAM)
-        script = (
-            f"mount --bind {self.system} /etc && mount --bind {self.run_directory} /run/courier"
-        )
-        script += " && echo ready && exec sleep infinity"
+        binds = {self.system: "/etc", self.run_directory: "/run/courier"}
+        steps = ["mkdir -p /run/courier"]
+        steps += [f"mount --bind {ours} {place}" for ours, place in binds.items()]
+        script = " && ".join([*steps, "echo ready", "exec sleep infinity"])
         argv = [needs("unshare"), "--mount", "/bin/sh", "-c", script]
         keeper = subprocess.Popen(argv, stdout=subprocess.PIPE)
         assert keeper.stdout.readline() == b"ready\n"

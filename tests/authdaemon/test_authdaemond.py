@@ -141,7 +141,8 @@ def test_the_originals_login_program_uses_it(ours, serve, module):
             assert client.ask("STAT").startswith("+OK 0 ")
     with server.client() as client:
         client.line()
-        assert try_login(client, "paul", ours.paul.password) == "-ERR Login failed."
+        if module:  # the original's would take 5 seconds
+            assert try_login(client, "paul", ours.paul.password) == "-ERR Login failed."
         challenge = b64decode(client.ask("AUTH CRAM-MD5").removeprefix("+ "))
         digest = hmac.new(b"secret", challenge, "md5").hexdigest()
         assert client.ask(b64encode(f"john {digest}".encode()).decode()) == "+OK logged in."
