@@ -66,11 +66,13 @@ def auth(service: bytes, authtype: bytes, authdata: bytes) -> bytes:
     return b"AUTH %d\n%s" % (len(record), record)
 
 
-def ask(request: bytes, settings: Settings, largest: int = LARGEST_ANSWER) -> bytes:
+def ask(
+    request: bytes, settings: Settings, largest: int = LARGEST_ANSWER, seconds: int = 0
+) -> bytes:
     """The answer, as it is. Raises NoAnswer, and ValueError for a setting that makes no sense.
 
     Nothing takes longer than TIMEOUT_SOCK seconds to connect, TIMEOUT_WRITE for each write, and
-    TIMEOUT_READ for all of the answer.
+    TIMEOUT_READ, or `seconds`, for all of the answer.
     """
     path = settings.text("AUTHDAEMON_SOCKET")
     limits = [settings.seconds(f"TIMEOUT_{part}") for part in ("SOCK", "WRITE", "READ")]
@@ -81,7 +83,7 @@ def ask(request: bytes, settings: Settings, largest: int = LARGEST_ANSWER) -> by
         connection.connect(path)
         limit_sending(connection, limits[1])
         connection.sendall(request)
-        return receive(connection, limits[2], largest)
+        return receive(connection, seconds or limits[2], largest)
     except BlockingIOError as why:
         raise NoAnswer(f"{path}: no answer in time") from why
     except (OSError, ValueError) as why:

@@ -28,6 +28,8 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "authshadow": "authmodules.authshadow:authshadow",
     "authuserdb": "authmodules.authuserdb:authuserdb",
     "courierctl": "courierctl.main:main",
+    "authenumerate": "courierctl.authenumerate:main",
+    "authtest": "courierctl.authtest:main",
     "mkpop3dcert": "courierctl.mkpop3dcert:main",
     "mkdhparams": "courierctl.mkdhparams:main",
     "makedat": "makedat.main:main",
