@@ -10,6 +10,7 @@ host with it.
 
 from __future__ import annotations
 
+import gc
 import os
 
 from authdaemond.configuration import Configuration
@@ -19,6 +20,8 @@ from courierchain.account import Account
 from courierchain.authmodule import AuthModule, Rejected
 from courierchain.authsocket import END, FAIL
 from courierchain.settings import Settings
+
+LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what modules import when they meet it
 
 
 def load(configuration: Configuration, env: dict[str, str]) -> dict[str, AuthModule]:
@@ -36,7 +39,19 @@ def load(configuration: Configuration, env: dict[str, str]) -> dict[str, AuthMod
             found[name] = module
         else:
             log.warn(f"authdaemond: {configuration.file}: authmodulelist: no module {name} here")
+    load_late_modules()
     return found
+
+
+def load_late_modules() -> None:
+    """Else each process would load them anew."""
+    for name in LATE:
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # Python is built without it, and does without it
+    gc.collect()
+    gc.freeze()
 
 
 def to(question: Question, modules: dict[str, AuthModule], configuration: Configuration) -> bytes:

@@ -1,9 +1,10 @@
-"""listener - the socket, and a process for each question
+"""listener - the socket, and the processes that answer questions
 
 The process that listens never asks a module: PAM and databases would leave things behind in it. It
-forks for each connection, up to `daemons` at a time; who comes then waits in the kernel. A process
-has TIME seconds to read the question, to answer and to be heard, and ends. Where it ends without an
-answer, the client takes it as a temporary failure.
+keeps `daemons` others, which accept connections, each with one question; who comes while all are
+busy waits in the kernel. Such a process has TIME seconds to read a question, to answer and to be
+heard, or is killed; after USES questions it ends, and another takes its place. Where it ends
+without an answer, the client takes it as a temporary failure.
 
 SIGHUP    read the configuration again; if that can't be, the old stays in force
 SIGTERM   remove the socket and end
@@ -17,11 +18,12 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable
+from contextlib import suppress
 from select import POLLIN, poll
-from signal import SIG_DFL, SIGCHLD, SIGHUP, SIGINT, SIGTERM, alarm, set_wakeup_fd, signal
+from signal import SIG_DFL, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGTERM, alarm, set_wakeup_fd, signal
 from socket import AF_UNIX, SOCK_STREAM, socket
 from stat import S_IRWXO
-from time import monotonic
+from time import monotonic, sleep
 
 from authdaemond import question
 from authdaemond.question import Question
@@ -34,46 +36,68 @@ from courierchain.request import BadRequest
 TIME = 35  # seconds; Courier's clients wait for 30
 TIME_TO_LIST = 300  # the same for ENUMERATE
 READ_TIME = 10.0  # seconds for the whole question
+USES = 100  # questions that one process answers
+RETRY = 1000  # milliseconds after a fork that failed
 BACKLOG = 256
 OWNER = "courier"
 
 Answer = Callable[[Question], bytes]  # raises TemporaryFailure, Unusable
 
 
-class Listener:
-    """`reload` reads the configuration, and gives the number of processes and the way to answer;
-    it raises Refused."""
+class Service:
+    """How questions are answered; daemons: by how many processes; summary: a line for the log."""
 
-    def __init__(self, path: str, reload: Callable[[], tuple[int, Answer]]):
+    __slots__ = ("daemons", "answer", "summary")
+
+    def __init__(self, daemons: int, answer: Answer, summary: str):
+        self.daemons = daemons
+        self.answer = answer
+        self.summary = summary
+
+
+class Listener:
+    """`reload` reads the configuration, and raises Refused if that can't be. Raises Refused."""
+
+    def __init__(self, path: str, reload: Callable[[], Service]):
         self._path = path
         self._reload = reload
-        self._most, self._answer = reload()
-        self._children: set[int] = set()
+        self._service = reload()
+        self._workers: set[int] = set()
+        self._leaving: set[int] = set()
         self._ends = False
         self._woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         set_wakeup_fd(wakes, warn_on_full_buffer=False)
         for number in (SIGCHLD, SIGHUP, SIGTERM, SIGINT):
             signal(number, lambda *_: None)
         self._socket = bind(path)
+        self._stay, self._staying = os.pipe()
+        log.info(self._service.summary)
 
     def run(self) -> None:
+        woken = poll()
+        woken.register(self._woken, POLLIN)
         while not self._ends:
-            ready = self._wait()
-            if self._woken in ready:
+            enough = self._start_workers()
+            if woken.poll(None if enough else RETRY):
                 self._obey_signals()
-            if self._socket.fileno() in ready and not self._ends:
-                self._serve_next()
-        os.unlink(self._path)
-        for child in self._children:
-            os.kill(child, SIGTERM)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        for worker in self._workers | self._leaving:
+            os.kill(worker, SIGTERM)
 
-    def _wait(self) -> list[int]:
-        """The descriptors that have something; the socket's only if a process is to be had."""
-        poller = poll()
-        poller.register(self._woken, POLLIN)
-        if len(self._children) < self._most:
-            poller.register(self._socket, POLLIN)
-        return [descriptor for descriptor, _ in poller.poll()]
+    def _start_workers(self) -> bool:
+        """Whether there are as many as there shall be."""
+        while len(self._workers) < self._service.daemons:
+            try:
+                pid = os.fork()
+            except OSError as why:
+                log.err(f"authdaemond: fork: {why.strerror}")
+                return False
+            if pid == 0:
+                os.close(self._staying)
+                os._exit(work(self._socket, self._stay, self._service.answer))
+            self._workers.add(pid)
+        return True
 
     def _obey_signals(self) -> None:
         numbers = os.read(self._woken, 4096)
@@ -83,30 +107,29 @@ class Listener:
         self._ends = SIGTERM in numbers or SIGINT in numbers
 
     def _reap(self) -> None:
-        while self._children:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+        while self._workers or self._leaving:
+            pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            self._children.discard(pid)
+            self._workers.discard(pid)
+            self._leaving.discard(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if code < 0:
+                slow = ", a module or a client took too long" if code == -SIGALRM else ""
+                log.err(f"authdaemond: a process has been killed: signal {-code}{slow}")
 
     def _read_configuration(self) -> None:
         try:
-            self._most, self._answer = self._reload()
+            self._service = self._reload()
         except Refused as why:
             log.err(f"authdaemond: {why}; everything stays as it was")
-
-    def _serve_next(self) -> None:
-        try:
-            connection, _ = self._socket.accept()
-            pid = os.fork()
-        except OSError as why:  # no memory, no descriptors: the client is not answered
-            log.err(f"authdaemond: {why.strerror}")
             return
-        if pid == 0:
-            self._socket.close()
-            os._exit(serve(connection, self._answer))
-        connection.close()
-        self._children.add(pid)
+        os.close(self._stay)
+        os.close(self._staying)
+        self._stay, self._staying = os.pipe()
+        self._leaving |= self._workers
+        self._workers = set()
+        log.info(self._service.summary)
 
 
 def bind(path: str) -> socket:
@@ -157,13 +180,46 @@ def answers(path: str) -> bool:
         return True
 
 
-def serve(connection: socket, answer: Answer) -> int:
-    """One question, in a process of its own; the exit status."""
+def work(listening: socket, stay: int, answer: Answer) -> int:
+    """Answer up to USES questions, until the other end of `stay` is closed; the exit status."""
     set_wakeup_fd(-1)
     for number in (SIGCHLD, SIGHUP, SIGTERM, SIGINT):
         signal(number, SIG_DFL)
-    alarm(TIME)
     authmodule.opens_sessions = False
+    rights = os.getresuid(), os.getresgid()
+    ready = poll()
+    ready.register(listening, POLLIN)
+    ready.register(stay, 0)
+    for _ in range(USES):
+        connection = accept(listening, stay, ready)
+        if connection is None:
+            break
+        with connection:
+            alarm(TIME)
+            serve(connection, answer)
+            alarm(0)
+        if (os.getresuid(), os.getresgid()) != rights:
+            break  # a module has left something behind
+    return 0
+
+
+def accept(listening: socket, stay: int, ready: poll) -> socket | None:
+    """The next client; None if there shall be none."""
+    while True:
+        if any(descriptor == stay for descriptor, _ in ready.poll()):
+            return None
+        try:
+            return listening.accept()[0]
+        except BlockingIOError:
+            pass  # another process was faster
+        except OSError as why:
+            log.err(f"authdaemond: accept: {why.strerror}")
+            sleep(RETRY / 1000)
+            return None
+
+
+def serve(connection: socket, answer: Answer) -> None:
+    """One question. What fails leaves the client without an answer."""
     try:
         asked = read(connection)
         if asked:
@@ -171,14 +227,12 @@ def serve(connection: socket, answer: Answer) -> int:
                 alarm(TIME_TO_LIST)
             connection.settimeout(None)
             connection.sendall(answer(asked))
-        return 0
     except (TemporaryFailure, Unusable, BadRequest) as why:
         log.err(f"authdaemond: {why}")
     except OSError:
         pass  # the client has gone
     except Exception as why:
         log.err(f"authdaemond: internal error: {handover.where(why)}")
-    return 1
 
 
 def read(connection: socket) -> Question | None:

@@ -21,7 +21,7 @@ import os
 
 from authdaemond import answer, configuration
 from authdaemond.configuration import Configuration
-from authdaemond.listener import Answer, Listener, make_directory
+from authdaemond.listener import Answer, Listener, Service, make_directory
 from authdaemond.question import Question
 from courierchain import handover, log
 from courierchain.authmodule import AuthModule
@@ -64,13 +64,13 @@ def control(command: str, settings: Configuration, env: dict[str, str]) -> None:
 def listen(settings: Configuration, env: dict[str, str]) -> None:
     """Raises Refused."""
 
-    def reload() -> tuple[int, Answer]:
+    def reload() -> Service:
         now = configuration.read(settings.file)
         modules = answer.load(now, env)
         if not modules:
             raise Refused(f"{settings.file}: authmodulelist names no module that is here")
-        log.info(f'modules="{" ".join(modules)}", daemons={now.daemons}')
-        return now.daemons, answering(modules, now)
+        summary = f'modules="{" ".join(modules)}", daemons={now.daemons}'
+        return Service(now.daemons, answering(modules, now), summary)
 
     Listener(f"{settings.directory}/socket", reload).run()
 

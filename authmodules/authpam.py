@@ -126,6 +126,7 @@ class Conversation:
             self.user, self.secret, service, call_end=False, resetcreds=False
         )
         if done and not authmodule.opens_sessions:
+            keep_modules()
             self.pam.end()
             return None
         before = process_state() if authmodule.deliver else None

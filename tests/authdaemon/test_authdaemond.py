@@ -5,11 +5,13 @@ are made for the original, with it.
 from __future__ import annotations
 
 import hmac
+import os
 import signal
 import socket
 import subprocess
 import threading
 from base64 import b64decode, b64encode
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from courierchain.account import Account
 from courierchain.refusal import Refused
 from courierchain.request import BadRequest
 from tests.authdaemon.conftest import HMAC_MD5_OF_SECRET, LIB, MODULES, try_login
-from tests.conftest import BIN, needs, wait_until
+from tests.conftest import BIN, children_of, needs, wait_until
 
 ORIGINALS = "/usr/lib/courier/courier"
 SHOWN = ("authtest", "-s", "pop3")
@@ -216,6 +218,44 @@ def test_CVE_36_many_at_once_each_get_their_own_account(ours):
         thread.join()
     assert len(found) == 80
     assert all(f"\nADDRESS={name}\n".encode() in said for name, said in found)
+
+
+def test_processes_are_replaced_after_a_hundred_questions_and_when_one_dies(ours):
+    before = set(children_of(ours.daemon.pid))
+    assert len(before) == 5
+    for _ in range(510):
+        assert ours.ask(b"PRE . pop3 john\n").startswith(b"UID=")
+    assert wait_until(lambda: len(children_of(ours.daemon.pid)) == 5, "there are five again")
+    now = children_of(ours.daemon.pid)
+    assert set(now) != before
+    for pid in now:
+        os.kill(pid, signal.SIGKILL)
+    assert ours.ask(b"PRE . pop3 john\n").startswith(b"UID=")
+    assert "ERR: authdaemond: a process has been killed: signal 9\n" in ours.log.read_text()
+
+
+def test_killed_it_leaves_no_process_behind_and_a_new_one_takes_its_place(ours):
+    left = children_of(ours.daemon.pid)
+    ours.daemon.kill()
+    ours.daemon.wait()
+    wait_until(lambda: all(has_ended(pid) for pid in left), "its processes end")
+    assert ours.socket.exists()
+    ours.start(BIN / "authdaemond")
+    wait_until(lambda: answers(ours), "the new one answers")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def answers(site) -> bool:
+    try:
+        return site.ask(b"PRE . pop3 john\n").startswith(b"UID=")
+    except ConnectionRefusedError:
+        return False
 
 
 @pytest.mark.parametrize(
