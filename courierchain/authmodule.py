@@ -11,6 +11,7 @@ Account, or raises Rejected or TemporaryFailure. The frame does the rest (chain-
                        or courierpop3proxy with the request, if the mailbox is on another host
     Rejected           put the same bytes on descriptor 3 again, become argv[1]
     TemporaryFailure   log why, and go back to the login program: no other module is asked
+    PermanentFailure   the same, and the client is not told to try again
 
 Exits 1 with AUTHFAILURE on descriptor 2 when there is no request, so no chain.
 """
@@ -35,6 +36,10 @@ class Rejected(Exception):
 
 class TemporaryFailure(Exception):
     """The module can't tell; the text says why, and what an administrator can do."""
+
+
+class PermanentFailure(TemporaryFailure):
+    """And it can't until the administrator has done it."""
 
 
 Everybody = Callable[[Settings], Iterable[Account]]  # raises TemporaryFailure
@@ -81,7 +86,7 @@ class AuthModule:
             account, following = self._ask(question, argv[1], env)
         except (TemporaryFailure, BadRequest, Unusable) as why:
             log.err(f"{self.name}: {why}")
-            lasts = isinstance(why, Unusable)
+            lasts = isinstance(why, (Unusable, PermanentFailure))
             handover.start_over(env, failure.PERMANENT if lasts else failure.TEMPORARY)
         except Rejected:
             self._pass_on(raw, argv[1:], env)

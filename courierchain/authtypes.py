@@ -22,9 +22,12 @@ EXTERNAL = b"external"
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
     "authcram": CRAM,
     "authdaemon": (LOGIN, *CRAM, EXTERNAL),
+    "authmysql": (LOGIN, *CRAM, EXTERNAL),
     "authpam": (LOGIN, EXTERNAL),
+    "authpgsql": (LOGIN, *CRAM, EXTERNAL),
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),
+    "authsqlite": (LOGIN, *CRAM, EXTERNAL),
     "authuserdb": (LOGIN, *CRAM, EXTERNAL),
 }
 SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them

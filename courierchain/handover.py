@@ -66,6 +66,7 @@ def rehearse(on: bool) -> None:
 
 
 def is_rehearsing() -> bool:
+    """Whether this is a listener that only warms up: a module asks nobody outside then."""
     return _rehearsing
 
 

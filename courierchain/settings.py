@@ -27,6 +27,11 @@ DEFAULTS: dict[str, str | int] = {
     "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
     "AUTHDAEMON_SOCKET": "/run/courier/authdaemon/socket",  # where an authdaemond is asked
     "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
+    "AUTHMYSQL_RC": "/etc/courier/authmysqlrc",
+    "AUTHPGSQL_RC": "/etc/courier/authpgsqlrc",
+    "AUTHSQLITE_RC": "/etc/courier/authsqliterc",
+    "AUTHSQL_CONNECT_TIMEOUT": 10,  # seconds to reach a database
+    "AUTHSQL_QUERY_TIMEOUT": 10,  # seconds to wait for its answer
     "POP3_LOGIN_TIMEOUT": 60,  # seconds for the whole login phase, all attempts together
     "POP3_FAILURE_DELAY": 5,  # seconds before a refused login is answered
     "POP3_IDLE_TIMEOUT": 300,  # seconds a logged-in client may take for a command
