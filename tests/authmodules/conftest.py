@@ -26,7 +26,6 @@ TABLE = """CREATE TABLE passwd (id varchar(128), crypt varchar(128), clear varch
     uid integer, gid integer, home varchar(128), maildir varchar(128), quota varchar(128),
     name varchar(128), options varchar(128))"""
 COLUMNS = "id, crypt, clear, uid, gid, home, maildir, quota, name, options".split(", ")
-POSTGRES = "/usr/lib/postgresql/15/bin"
 
 
 class DatabaseServer:
@@ -115,17 +114,18 @@ class MariaDB(DatabaseServer):
 class PostgreSQL(DatabaseServer):
     quits = True
 
+    def program(self, name: str) -> str:
+        """Debian has them in a directory of each version."""
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+        return str(found[-1]) if found else needs(name)
+
     def prepare(self) -> None:
-        if not os.path.exists(f"{POSTGRES}/initdb"):
-            needs("initdb")
-        self.run(
-            *(f"{POSTGRES}/initdb", "-D", "data", "-U", "root", "-N", "--auth=trust"),
-            *("-E", "UTF8", "--no-locale"),
-        )
+        options = ["-D", "data", "-U", "root", "-N", "--auth=trust", "-E", "UTF8", "--no-locale"]
+        self.run(self.program("initdb"), *options)
 
     def argv(self) -> list[str]:
         where = ["-k", str(self.directory), "-p", str(self.port), "-c", "listen_addresses="]
-        return [f"{POSTGRES}/postgres", "-D", "data", *where, "-c", "fsync=off"]
+        return [self.program("postgres"), "-D", "data", *where, "-c", "fsync=off"]
 
     def connect(self):
         import psycopg
@@ -178,8 +178,6 @@ class Database:
             "POP3AUTH": "PLAIN CRAM-MD5 CRAM-SHA256",
             "POP3_FAILURE_DELAY": "0",
             "POP3_RESPONSE_CODES": "1",
-            "AUTHSQL_CONNECT_TIMEOUT": "2",
-            "AUTHSQL_QUERY_TIMEOUT": "2",
         }
         self.stages = ["courierpop3login", self.module, "courierpop3d", "./Maildir"]
         if kind == "mysql":
