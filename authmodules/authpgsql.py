@@ -6,10 +6,11 @@
 
 How the server is reached is said in the file:
 
-    PGSQL_CONNECTION      libpq's words: host= port= user= password= sslmode= ..., or a URI
-    PGSQL_DATABASE        the database, if that has no dbname=
+    PGSQL_CONNECTION      libpq's words: host= port= user= password= dbname= ..., or a URI
     PGSQL_CHARACTER_SET   of what clients type and of what is in the table, if not the database's
-    PGSQL_HOST, PGSQL_PORT, PGSQL_USERNAME, PGSQL_PASSWORD, PGSQL_OPT   the same, in older files
+    PGSQL_HOST, PGSQL_PORT, PGSQL_USERNAME, PGSQL_PASSWORD, PGSQL_DATABASE, PGSQL_OPT
+                          in older files, which have no PGSQL_CONNECTION; else they don't count,
+                          so that the PGSQL_DATABASE of the file as it is shipped does no harm
 
 Values are bound by the server. Bytes that are none of its character set are nobody's name.
 
@@ -40,8 +41,13 @@ try:
 except ImportError:  # said when somebody logs in: a listener must not fail to start by it
     psycopg = None  # type: ignore[assignment]
 
-OLDER = {"HOST": "host", "PORT": "port", "USERNAME": "user", "PASSWORD": "password"} | {
-    "OPT": "options"
+OLDER = {
+    "HOST": "host",
+    "PORT": "port",
+    "USERNAME": "user",
+    "PASSWORD": "password",
+    "DATABASE": "dbname",
+    "OPT": "options",
 }
 NOT_TEXT = ("22021", "22P05")  # SQLSTATE: bytes that are none of the character set
 LASTING = ("42", "3D", "28")  # its beginning: wrong query, no such database, not allowed
@@ -86,9 +92,9 @@ def connect(rc: RcFile, until: float) -> pq.abc.PGconn:
 
 
 def connection_string(rc: RcFile) -> str:
-    words = {word: value for name, word in OLDER.items() if (value := rc.text("PGSQL_" + name))}
-    if database := rc.text("PGSQL_DATABASE"):
-        words["dbname"] = database
+    words = {}
+    if not rc.text("PGSQL_CONNECTION"):
+        words = {word: value for name, word in OLDER.items() if (value := rc.text(f"PGSQL_{name}"))}
     if character_set := rc.text("PGSQL_CHARACTER_SET"):
         words["client_encoding"] = character_set
     try:
@@ -152,5 +158,5 @@ def refused(rc: RcFile, state: str, text: str) -> TemporaryFailure:
 
 
 DATABASE = sqltable.Database(
-    "PGSQL_", ("CONNECTION", "DATABASE", "CHARACTER_SET", *OLDER), sqlclause.STANDARD, ask
+    "PGSQL_", ("CONNECTION", "CHARACTER_SET", *OLDER), sqlclause.STANDARD, ask
 )

@@ -207,7 +207,10 @@ class Database:
             }
         if self.kind == "pgsql":
             where = f"host={self.server.directory} \\\n   port={self.server.port}"
-            return {"CONNECTION": f"\\\n   {where} \\\n   user=root", "DATABASE": "template1"}
+            return {
+                "CONNECTION": f"\\\n   {where} \\\n   user=root \\\n\tdbname=template1",
+                "DATABASE": "ignored",
+            }
         return {"DATABASE": str(self.file)}
 
     def configure(self, **settings: str | None) -> None:

@@ -520,7 +520,7 @@ def test_older_settings_of_postgresql_lead_there_too(database, accounts):
         pytest.skip("only PostgreSQL had others")
     database.add(accounts.add("john", listed=False), crypt=sha("x"))
     there = {"HOST": str(database.server.directory), "PORT": str(database.server.port)}
-    database.configure(CONNECTION=None, **there, USERNAME="root")
+    database.configure(CONNECTION=None, **there, USERNAME="root", DATABASE="template1")
     assert asked(database, b"login", b"john", b"x").user == "john"
     database.configure(CONNECTION="password=geheim x")
     with pytest.raises(TemporaryFailure, match="PGSQL_CONNECTION is not understood") as why:
