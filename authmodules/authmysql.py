@@ -149,6 +149,7 @@ DATABASE = sqltable.Database(
     (
         *("SERVER", "PORT", "SOCKET", "USERNAME", "PASSWORD", "OPT", "DATABASE", "CHARACTER_SET"),
         *("SSL_KEY", "SSL_CERT", "SSL_CACERT", "SSL_CAPATH", "SSL_CIPHER"),
+        "SSL_CIPHERS",  # so in the file as it is shipped, in a comment; Courier passes it over too
     ),
     sqlclause.MYSQL,
     ask,

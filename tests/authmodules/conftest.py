@@ -250,7 +250,6 @@ def database(request, public):
     servers = {"mysql": "mariadb", "pgsql": "postgresql"}
     server = None
     if request.param in servers:
-        pytest.importorskip("pymysql" if request.param == "mysql" else "psycopg")
         server = request.getfixturevalue(servers[request.param])
     return Database(request.param, public, server)
 

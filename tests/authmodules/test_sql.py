@@ -555,3 +555,22 @@ def test_CVE_36_many_logins_at_once_each_find_their_own_mailbox(server, database
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_no_setting_of_couriers_is_unknown(kind):
+    """Those of the files as Debian ships them, commented out or not."""
+    prefix = kind.upper() + "_"
+    mysql = (
+        "SERVER USERNAME PASSWORD SOCKET PORT OPT SSL_KEY SSL_CERT SSL_CACERT SSL_CAPATH DATABASE"
+    )
+    own = {"mysql": mysql + " SSL_CIPHERS CHARACTER_SET", "sqlite": "DATABASE"}
+    own["pgsql"] = "CONNECTION DATABASE CHARACTER_SET"
+    shared = (
+        "USER_TABLE CRYPT_PWFIELD CLEAR_PWFIELD UID_FIELD GID_FIELD LOGIN_FIELD HOME_FIELD"
+        " NAME_FIELD MAILDIR_FIELD DEFAULTDELIVERY QUOTA_FIELD AUXOPTIONS_FIELD WHERE_CLAUSE"
+        " SELECT_CLAUSE ENUMERATE_CLAUSE CHPASS_CLAUSE"
+    )
+    wanted = {prefix + name for name in f"{own[kind]} {shared}".split()} | {"DEFAULT_DOMAIN"}
+    databases = {"mysql": authmysql, "pgsql": authpgsql, "sqlite": authsqlite}
+    assert wanted <= databases[kind].DATABASE.names
