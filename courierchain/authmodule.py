@@ -187,6 +187,11 @@ def run_within(
             session.forget()
         handover.keep(request.RECORD)  # what a worker keeps is not for the user
         os._exit(handover.run(main, argv, env))
+    return outlive(child)
+
+
+def outlive(child: int) -> int:
+    """Wait for the end of the service, a child; its status. SIGTERM may be blocked until here."""
     # Told to end, the service ends first: the session is closed after it.
     signal(SIGTERM, lambda *_: os.kill(child, SIGTERM))
     pthread_sigmask(SIG_UNBLOCK, [SIGTERM])

@@ -20,15 +20,18 @@ CRAM = (b"cram-md5", b"cram-sha1", b"cram-sha256")
 EXTERNAL = b"external"
 
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
+    "authcheckpassword": (LOGIN,),
     "authcram": CRAM,
     "authdaemon": (LOGIN, *CRAM, EXTERNAL),
     "authmysql": (LOGIN, *CRAM, EXTERNAL),
+    "authldap": (LOGIN, *CRAM, EXTERNAL),
     "authpam": (LOGIN, EXTERNAL),
     "authpgsql": (LOGIN, *CRAM, EXTERNAL),
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),
     "authsqlite": (LOGIN, *CRAM, EXTERNAL),
     "authuserdb": (LOGIN, *CRAM, EXTERNAL),
+    "authvchkpw": (LOGIN,),
 }
 SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them
 

@@ -25,13 +25,19 @@ DEFAULTS: dict[str, str | int] = {
     "TCPREMOTEIP": "127.0.0.1",
     # ours
     "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
+    "AUTHCUSTOM": "/etc/courier/authcustom.py:authcustom",  # file and function of the site's own
     "AUTHDAEMON_SOCKET": "/run/courier/authdaemon/socket",  # where an authdaemond is asked
-    "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
+    "AUTHLDAP_RC": "/etc/courier/authldaprc",
     "AUTHMYSQL_RC": "/etc/courier/authmysqlrc",
     "AUTHPGSQL_RC": "/etc/courier/authpgsqlrc",
+    "AUTHPIPE_PROGRAM": "/etc/courier/authProg",
+    "AUTHPROGRAM_TIMEOUT": 30,  # seconds that a program asked about a login may take
     "AUTHSQLITE_RC": "/etc/courier/authsqliterc",
     "AUTHSQL_CONNECT_TIMEOUT": 10,  # seconds to reach a database
     "AUTHSQL_QUERY_TIMEOUT": 10,  # seconds to wait for its answer
+    "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
+    "VPOPMAIL_ASSIGN": "/var/qmail/users/assign",  # which domains vpopmail has
+    "VPOPMAIL_DOMAIN": "",  # of userids without one, in authvchkpw
     "POP3_LOGIN_TIMEOUT": 60,  # seconds for the whole login phase, all attempts together
     "POP3_FAILURE_DELAY": 5,  # seconds before a refused login is answered
     "POP3_IDLE_TIMEOUT": 300,  # seconds a logged-in client may take for a command

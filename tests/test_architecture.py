@@ -72,7 +72,10 @@ PROXY = "import courierpop3proxy.main"
 LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
 RELAY = "import couriertls.main, courierchain.relay"
-MODULES = "import authmodules.authuserdb, authmodules.authpwd, authmodules.authshadow"
+MODULES = "\n".join(
+    f"import authmodules.auth{name}"
+    for name in ("checkpassword", "custom", "pipe", "pwd", "shadow", "userdb", "vchkpw")
+)
 
 
 @pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER, LOGGER, RELAY])

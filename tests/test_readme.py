@@ -75,6 +75,34 @@ def test_the_shell_module_of_the_readme_lets_guest_in_and_passes_others_on(
             assert client.ask("STAT") == "+OK 0 0"
 
 
+def test_the_function_of_the_readme(serve, any_mode, accounts, public):
+    needs_root()
+    account = accounts.add("john", listed=False)
+    account.home.rename(public / "john")
+    (public / "students").write_text(f"mary {sha('x')}\njohn {sha(account.password)}\n")
+    code = code_of("authcustom")
+    assert len([line for line in code.splitlines() if line]) <= 10
+    for shown, here in {
+        "/etc/courier/students": str(public / "students"),
+        "uid=5000, gid=5000": f"uid={account.uid}, gid={account.gid}",
+        "/srv/mail": str(public),
+    }.items():
+        assert shown in code
+        code = code.replace(shown, here)
+    (public / "authcustom.py").write_text(code)
+    (public / "authcustom.py").chmod(0o644)
+    stages = ["courierpop3login", "authcustom", "courierpop3d", "./Maildir"]
+    server = serve(
+        *any_mode, stages=stages, env={"AUTHCUSTOM": f"{public}/authcustom.py:authcustom"}
+    )
+    with server.client().login(account) as client:
+        assert client.ask("STAT") == "+OK 0 0"
+    with server.client() as client:
+        client.line()
+        client.ask("USER nobody")
+        assert client.ask("PASS x") == "-ERR Login failed."
+
+
 @pytest.mark.timeout(300)
 def test_make_demo_ends_with_a_command_that_fetches_a_message(tmp_path):
     needs("make")

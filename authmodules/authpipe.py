@@ -1,0 +1,119 @@
+"""authpipe - ask a program of the site's own, by Courier's authpipe protocol
+
+AUTHPIPE_PROGRAM (/etc/courier/authProg) reads requests on descriptor 0, one after the other, and
+answers each on descriptor 1 (reference auth.md 2.6; the forms are those of `authsocket`):
+
+    AUTH <n> LF <n octets>             service LF authtype LF authdata LF
+    PRE . <service> <userid> LF        the account alone: the client has shown a certificate
+
+    NAME=VALUE lines and `.`           the account: ADDRESS, HOME, GID, and UID or USERNAME; perhaps
+                                       NAME, MAILDIR, QUOTA, OPTIONS
+    FAIL LF                            no such user, or a wrong password
+
+Every login has a program of its own, which is asked once, and then finds the end of its input: a
+chain has no process that would keep one. A program that isn't there, ends without an answer, gives
+another one, or needs more than AUTHPROGRAM_TIMEOUT seconds, is a temporary failure, never an
+unknown user.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ
+from select import POLLIN, poll
+from time import monotonic
+
+from authmodules.authdaemon import account, question_of
+from courierchain import authsocket, handover
+from courierchain.account import Account
+from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
+from courierchain.authsocket import END, FAIL, LARGEST_ANSWER, NoAnswer
+from courierchain.request import Request
+from courierchain.settings import Settings
+
+PIECE = 65536
+PATIENCE = 2.0  # seconds for the program to end by itself, and again when told to
+
+
+@auth_module
+def authpipe(request: Request, settings: Settings) -> Account:
+    if handover.is_rehearsing():
+        raise Rejected  # nobody's question
+    path = settings.text("AUTHPIPE_PROGRAM")
+    question = question_of(request)
+    program = Program(path, {**os.environ, "TCPREMOTEIP": settings.text("TCPREMOTEIP")})
+    try:
+        fields = authsocket.fields(program.ask(question, settings.seconds("AUTHPROGRAM_TIMEOUT")))
+        if fields is None:
+            raise Rejected
+        return account(fields)
+    except (NoAnswer, TemporaryFailure) as why:
+        raise TemporaryFailure(f"{path}: {str(why).removeprefix('authdaemond: ')}") from why
+    finally:
+        program.end()
+
+
+class Program:
+    """The running program, the first of a process group, and the pipes to it and from it."""
+
+    __slots__ = ("_process", "_input", "_output")
+
+    def __init__(self, path: str, env: dict[str, str]):
+        """Raises TemporaryFailure."""
+        its_input, self._input = os.pipe()
+        self._output, its_output = os.pipe()
+        ends = [(os.POSIX_SPAWN_DUP2, its_input, 0), (os.POSIX_SPAWN_DUP2, its_output, 1)]
+        try:
+            self._process = os.posix_spawn(
+                path, [path], env, file_actions=ends, setpgroup=0, setsigdef=[SIGPIPE, SIGXFSZ]
+            )
+        except OSError as why:
+            os.close(self._input)
+            os.close(self._output)
+            raise TemporaryFailure(
+                f"cannot run {path}: {why.strerror} (check AUTHPIPE_PROGRAM)"
+            ) from why
+        finally:
+            os.close(its_input)
+            os.close(its_output)
+
+    def ask(self, question: bytes, limit: float) -> bytes:
+        """The answer, as it is. Raises NoAnswer; what hangs is killed, with all its group."""
+        deadline = monotonic() + limit
+        answer = b""
+        try:
+            os.write(self._input, question)  # it fits into the pipe
+            while not (answer == FAIL or (b"\n" + answer).endswith(b"\n" + END)):
+                if not wait(self._output, deadline):
+                    os.killpg(self._process, SIGKILL)
+                    raise NoAnswer(f"no answer in {limit} seconds; killed")
+                part = os.read(self._output, PIECE)
+                answer += part
+                if not part or len(answer) > LARGEST_ANSWER:
+                    raise NoAnswer(
+                        "it has ended without a whole answer" if not part else "too long"
+                    )
+        except BrokenPipeError as why:
+            raise NoAnswer("it has ended without a question") from why
+        return answer
+
+    def end(self) -> None:
+        """Nothing of it is left when this process becomes the next program."""
+        os.close(self._input)
+        os.close(self._output)
+        over = os.pidfd_open(self._process)
+        try:
+            for kill in (SIGTERM, SIGKILL):
+                if wait(over, monotonic() + PATIENCE):
+                    break
+                os.killpg(self._process, kill)
+        finally:
+            os.close(over)
+        os.waitpid(self._process, 0)
+
+
+def wait(descriptor: int, deadline: float) -> bool:
+    """Whether something can be read in time."""
+    readable = poll()
+    readable.register(descriptor, POLLIN)
+    return bool(readable.poll(max(0, (deadline - monotonic()) * 1000)))

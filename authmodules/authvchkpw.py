@@ -1,0 +1,79 @@
+"""authvchkpw - find the user in vpopmail's files, without vpopmail
+
+VPOPMAIL_ASSIGN (/var/qmail/users/assign) has a line for each domain, and for each other name of one
+
+    +DOMAIN-:REAL DOMAIN:UID:GID:DIRECTORY:-::
+
+and DIRECTORY/vpasswd one for each user
+
+    NAME:HASH:0:FLAGS:full name:HOME:QUOTA
+
+with HOME as his directory, where his Maildir is (reference auth.md 2.4; flags as in vpopmail.h). A
+userid without a domain has VPOPMAIL_DOMAIN; `%` may stand for `@`; case does not count. Who has the
+flag NO_POP is rejected: in a request of service pop3, as NO_IMAP in one of imap and NO_WEBMAIL in
+one of webmail. Sites that keep users in a database have no vpasswd: authmysql is for them, or
+authcheckpassword with vpopmail's own vchkpw.
+"""
+
+from __future__ import annotations
+
+import os
+from stat import S_IWOTH
+
+from courierchain.account import Account
+from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
+from courierchain.passwords import verify
+from courierchain.request import Request
+from courierchain.settings import Settings
+
+REFUSES = {b"pop3": 0x02, b"webmail": 0x04, b"imap": 0x08}  # NO_POP, NO_WEBMAIL, NO_IMAP
+DOMAIN_FIELDS, USER_FIELDS = 5, 7  # the least
+
+
+@auth_module
+def authvchkpw(request: Request, settings: Settings) -> Account:
+    if request.login is None:
+        raise Rejected
+    user, secret = request.login
+    name, _, domain = user.lower().replace(b"%", b"@").partition(b"@")
+    domain = domain or os.fsencode(settings.text("VPOPMAIL_DOMAIN"))
+    place = entry(settings.text("VPOPMAIL_ASSIGN"), b"+" + domain + b"-", DOMAIN_FIELDS)
+    found = place and entry(os.fsdecode(place[4]) + "/vpasswd", name, USER_FIELDS)
+    # verify() takes as long over None, so an unknown user is not a faster answer.
+    if not verify(secret, found[1] if found else None) or not (place and found):
+        raise Rejected
+    if number(found[3], found) & REFUSES.get(request.service, 0):
+        raise Rejected
+    return Account(
+        user=os.fsdecode(name + b"@" + place[1]),
+        uid=number(place[2], place),
+        gid=number(place[3], place),
+        home=os.fsdecode(found[5]),
+        fullname=os.fsdecode(found[4]),
+    )
+
+
+def entry(path: str, key: bytes, least: int) -> list[bytes] | None:
+    """The fields of the line that begins with `key` and a colon. Raises TemporaryFailure."""
+    if not key.strip(b"+-") or b":" in key:
+        return None
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_mode & S_IWOTH:
+                raise TemporaryFailure(f"{path} may be written by everybody (chmod o-w {path})")
+            text = b"\n" + file.read() + b"\n"
+    except OSError as why:
+        raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
+    begin = text.find(b"\n%s:" % key)
+    if begin < 0:
+        return None
+    fields = text[begin + 1 : text.index(b"\n", begin + 1)].split(b":")
+    if len(fields) < least:
+        raise TemporaryFailure(f"{path}: the line of {os.fsdecode(key)!r} lacks a field")
+    return fields
+
+
+def number(digits: bytes, fields: list[bytes]) -> int:
+    if not (digits.isdigit() and len(digits) < 11):
+        raise TemporaryFailure(f"{os.fsdecode(fields[0])!r}: {os.fsdecode(digits)!r} is no number")
+    return int(digits)

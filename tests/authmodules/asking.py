@@ -1,0 +1,74 @@
+"""One module alone, started as the chain starts it: what does it do with a request?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chain.test_record import stage
+from tests.conftest import BIN
+
+FOLLOWING = """#!/bin/sh
+if [ "$AUTHENTICATED" ]; then
+    echo ACCEPTED
+    echo "UID=$(id -u)"; echo "GROUPS=$(id -G)"; echo "CWD=$(pwd)"; env
+else
+    cat <&3
+fi
+"""
+
+NO_DELAY = {"POP3_FAILURE_DELAY": "0"}  # for chains
+
+HOSTILE = {  # userids that must find nobody, and nobody's password
+    "quotes": b"x' OR '1'='1",
+    "wildcard": b"*",
+    "filter": b"*)(uid=*",
+    "backslash": b"john\\",
+    "expansions": b"$(id)`id`${HOME}%{env:HOME}%u@user@",
+    "path": b"../../etc/passwd",
+    "fields": b"john:|=\tx",
+    "carriage return": b"john\r",
+    "controls": b"\x01\x1b[31m\x7f",
+    "not utf-8": b"\xff\xfe\xc3(",
+    "long": b"j" * 3000,
+}
+
+
+class Outcome:
+    """How a module ended: `accepted`, `rejected` (the same bytes on descriptor 3) or `trouble`
+    (back to the login program); what the next program found in its environment; the log."""
+
+    def __init__(self, done, record: bytes):
+        text = done.stdout.decode("latin-1")
+        self.log = done.stderr.decode()
+        self.status = done.returncode
+        lines = text.splitlines()
+        self.env = dict(line.split("=", 1) for line in lines if "=" in line)
+        if done.stdout == record:
+            self.word = "rejected"
+        else:
+            self.word = {"ACCEPTED": "accepted", "AGAIN": "trouble"}.get(lines[0], text)
+
+    def __repr__(self) -> str:
+        return f"{self.word}: {self.log or self.env}"
+
+
+@pytest.fixture
+def ask(script, environment):
+    """ask(module, user, password, argument..., NAME=setting): the Outcome."""
+    following = script("following", FOLLOWING)
+    login = script("login", '#!/bin/sh\necho AGAIN\necho "WHY=$COURIER_LOGIN_FAILURE"\n')
+
+    def ask(module: str, user="john", password="", *words, record: bytes = b"", **settings):
+        user, password = (
+            text.encode() if isinstance(text, str) else text for text in (user, password)
+        )
+        record = record or b"pop3\nlogin\n%s\n%s\n\n" % (user, password)
+        env = {**environment, **{name: str(value) for name, value in settings.items()}}
+        env |= {"AUTHUSER": login, "AUTHARGC": "1", "AUTHARGV0": login}
+        return Outcome(stage(BIN / module, *words, following, record=record, env=env), record)
+
+    return ask
+
+
+def external(user: bytes) -> bytes:
+    return b"pop3\nexternal\n%s\n\n" % user
