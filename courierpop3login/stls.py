@@ -16,7 +16,8 @@ Sets       POP3_STARTTLS=NO, POP3_TLS_REQUIRED=0, POP3_TLS=1, TLS_CONNECTED_PROT
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM, socketpair
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
+from _socket import AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM, socket, socketpair
 from select import POLLIN, poll
 from time import monotonic
 
@@ -49,16 +50,26 @@ def start(env: Environment, limit: float) -> Environment:
     changes in the environment. Waits up to `limit` seconds. Raises Failed.
     """
     deadline = monotonic() + limit
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     try:
-        learned = ask(env, theirs.fileno(), deadline)
-    except OSError:  # there is no relay, or none any more
-        learned = run(env, theirs.fileno(), deadline)
-    for descriptor in (0, 1):
-        os.dup2(ours.fileno(), descriptor)
-    theirs.close()
-    ours.close()
+        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+        try:
+            learned = shake_hands(env, theirs.fileno(), deadline)
+            for descriptor in (0, 1):
+                os.dup2(ours.fileno(), descriptor)
+        finally:
+            theirs.close()
+            ours.close()
+    except OSError as why:
+        raise Failed(why.strerror) from why
     return {**learned, "POP3_STARTTLS": "NO", "POP3_TLS_REQUIRED": "0", "POP3_TLS": "1"}
+
+
+def shake_hands(env: Environment, plain: int, deadline: float) -> Environment:
+    """plain: the end of the one who does it. Raises OSError and Failed."""
+    try:
+        return ask(env, plain, deadline)
+    except OSError:  # there is no relay, or none any more
+        return run(env, plain, deadline)
 
 
 def ask(env: Environment, plain: int, deadline: float) -> Environment:
@@ -66,38 +77,55 @@ def ask(env: Environment, plain: int, deadline: float) -> Environment:
     if relay.channel is None:
         raise OSError
     ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
-    relay.ask(relay.channel, b"", env, 0, plain, theirs.fileno())
-    theirs.close()
-    wait(ours.fileno(), deadline)
     try:
-        answer = relay.answered(ours.recv(relay.LARGEST))
-    except (OSError, relay.BadMessage) as why:
+        relay.ask(relay.channel, b"", env, 0, plain, theirs.fileno())
+        theirs.close()
+        wait(ours.fileno(), deadline)
+        answer = relay.answered(received(ours))
+    except relay.BadMessage as why:
         raise Failed("the TLS relay has gone") from why
+    finally:
+        theirs.close()
+        ours.close()
     if not answer.connected:
         raise Failed
     return answer.variables
 
 
+def received(reply: socket) -> bytes:
+    """The relay's answer; nothing if it has gone."""
+    try:
+        return reply.recv(relay.LARGEST)
+    except OSError:
+        return b""
+
+
 def run(env: Environment, plain: int, deadline: float) -> Environment:
-    """Let a process of COURIERTLS do it. Raises Failed."""
+    """Let a process of COURIERTLS do it. Raises OSError and Failed."""
     path = program(env)
     if path is None:
         raise Failed("COURIERTLS: no such program")
-    status, status_end = os.pipe()
-    text, text_end = os.pipe()
+    pipes: list[int] = []
     try:
+        pipes += os.pipe()
+        pipes += os.pipe()
+        status, status_end, text, text_end = pipes
         detach(path, env, (plain, status_end, text_end))
+        for end in (status_end, text_end):
+            pipes.remove(end)
+            os.close(end)
+        failure = read_all(status, deadline)
+        if failure:
+            raise Failed(failure.rstrip("\n"))
+        return subject(read_all(text, deadline))
     finally:
-        os.close(status_end)
-        os.close(text_end)
-    failure = read_all(status, deadline)
-    if failure:
-        raise Failed(failure.rstrip("\n"))
-    return subject(read_all(text, deadline))
+        for end in pipes:
+            os.close(end)
 
 
 def detach(path: str, env: Environment, descriptors: tuple[int, int, int]) -> None:
-    """Start couriertls as nobody's child; nothing of it is left for the programs behind us."""
+    """Start couriertls as nobody's child; nothing of it is left for the programs behind us. Raises
+    OSError if there is no process to be had."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -108,6 +136,8 @@ def detach(path: str, env: Environment, descriptors: tuple[int, int, int]) -> No
                 os.set_inheritable(descriptor, True)
             plain, status, text = descriptors
             options = [f"-statusfd={status}", f"-printx509={text}", f"-localfd={plain}"]
+            for ignored in (SIGPIPE, SIGXFSZ):  # by Python
+                signal(ignored, SIG_DFL)
             become_user()
             os.execve(path, [path, *options, "-tcpd", "-server"], env)
     except Exception as why:
@@ -137,17 +167,14 @@ def subject(text: str) -> Environment:
 
 
 def read_all(pipe: int, deadline: float) -> str:
-    """What comes until the end; closes the pipe. Raises Failed."""
+    """What comes until the end. Raises Failed."""
     octets = b""
-    try:
-        while len(octets) < LARGEST:
-            wait(pipe, deadline)
-            piece = os.read(pipe, LARGEST)
-            if not piece:
-                break
-            octets += piece
-    finally:
-        os.close(pipe)
+    while len(octets) < LARGEST:
+        wait(pipe, deadline)
+        piece = os.read(pipe, LARGEST)
+        if not piece:
+            break
+        octets += piece
     return os.fsdecode(octets)
 
 

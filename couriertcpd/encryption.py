@@ -11,7 +11,8 @@ the limits, until the relay's time limit (CVE-23, 2595-09).
 The login programs of the same listener ask the relay too, for STLS. With -coldexec, or options of
 couriertls beyond those above, it is a program like any other.
 
-A relay that has gone is started again; the handshakes that it was at are lost.
+A relay that has gone is started again, for the next client at the latest; the handshakes that it
+was at are lost.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from errno import EPIPE
 from pwd import getpwnam
-from select import EPOLLHUP, EPOLLIN
+from select import EPOLLHUP, EPOLLIN, poll
 from socket import AF_UNIX, SOCK_SEQPACKET, socket, socketpair
 from time import monotonic
 
@@ -93,22 +95,34 @@ class Relay:
     def take(self, arrival: Arrival) -> None:
         """Make the handshake of an admitted connection, which is ours from now on. Raises OSError
         if that can't be."""
-        if self.channel is None:
-            raise OSError("the relay has gone")
         ours, theirs = socketpair()
         ident = b"%x" % self._serial
         self._serial += 1
-        env = {"TCPREMOTEIP": arrival.remote[0], "TCPLOCALIP": arrival.local[0]}
         with theirs:
             try:
-                relay.ask(self.channel, ident, env, arrival.client.fileno(), theirs.fileno())
+                self._ask(ident, arrival, theirs.fileno())
             except OSError:
                 ours.close()
                 raise
         arrival.client.close()
         self._waiting[ident] = (arrival, ours)
         # The relay's own end goes if the relay goes.
-        self._watch(ours, lambda: self._fail(ident), EPOLLHUP)
+        self._watch(ours, lambda: self._may_have_gone(ident), EPOLLHUP)
+
+    def _ask(self, ident: bytes, arrival: Arrival, plain: int) -> None:
+        """Raises OSError if there is no relay, nor one to be had, or no room in its channel."""
+        env = {"TCPREMOTEIP": arrival.remote[0], "TCPLOCALIP": arrival.local[0]}
+        self.keep_alive()
+        try:
+            relay.ask(self._present(), ident, env, arrival.client.fileno(), plain)
+        except (BrokenPipeError, ConnectionResetError):
+            self._heard()  # its end, which nobody has told us yet
+            relay.ask(self._present(), ident, env, arrival.client.fileno(), plain)
+
+    def _present(self) -> socket:
+        if self.channel is None:
+            raise OSError(EPIPE, "the relay has gone")
+        return self.channel
 
     def keep_alive(self) -> None:
         """Start it again if it has gone, and not just now."""
@@ -126,7 +140,8 @@ class Relay:
 
     def _heard(self) -> None:
         """There are answers, or the relay has gone."""
-        assert self.channel
+        if self.channel is None:
+            return
         try:
             while message := self.channel.recv(relay.LARGEST):
                 self._obey(relay.answered(message))
@@ -151,6 +166,13 @@ class Relay:
         arrival.client = ours
         arrival.variables.update(answer.variables)
         self._connected(arrival)
+
+    def _may_have_gone(self, ident: bytes) -> None:
+        """An event may be that of a socket closed just now, whose number this one has got."""
+        look = poll()
+        look.register(self._waiting[ident][1], 0)
+        if look.poll(0):
+            self._fail(ident)
 
     def _fail(self, ident: bytes) -> None:
         arrival, ours = self._waiting.pop(ident)

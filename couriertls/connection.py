@@ -123,6 +123,11 @@ class Connection:
 
     # The handshake
 
+    def give_up(self) -> None:
+        """End it, if it isn't over."""
+        if self._phase == SHAKING:
+            self._fail(Failure(f"couriertls: {self._doing}: the relay has ended"))
+
     def _shake(self) -> None:
         tls = self._tls
         try:

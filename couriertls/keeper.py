@@ -35,7 +35,7 @@ from couriertls import certificates, settings
 from couriertls.connection import Limits
 from couriertls.options import Options
 from couriertls.secrecy import keep_secret
-from couriertls.worker import CHANNEL, Worker
+from couriertls.worker import CHANNEL, RETIRE, Worker
 
 LOOK_AGAIN = 1.0  # seconds between two looks at the files
 SHORTEST_LIFE = 1.0  # seconds; a worker that has lived less is replaced so much later
@@ -135,7 +135,7 @@ class Keeper:
         old, self._leashes = self._leashes, {}
         self._fill_up()
         for leash in old.values():
-            os.close(leash)
+            retire(leash)
         log.info("couriertls: certificates read again")
 
     def handle_sigchld(self) -> None:
@@ -228,6 +228,14 @@ class Keeper:
             log.err(f"couriertls: internal error: {where(why)}")
         finally:
             os._exit(status)
+
+
+def retire(leash: int) -> None:
+    try:
+        os.write(leash, RETIRE)
+    except OSError:
+        pass  # the worker has gone already
+    os.close(leash)
 
 
 def check_channel() -> None:

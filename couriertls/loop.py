@@ -26,6 +26,8 @@ Ready = Callable[[int], None]
 class Limited(Protocol):
     def expire(self) -> None: ...
 
+    def give_up(self) -> None: ...
+
 
 class Loop:
     """buffer: for whoever is ready, until it returns. connections: that aren't closed yet."""
@@ -44,7 +46,7 @@ class Loop:
     def __init__(self) -> None:
         self.buffer = bytearray(PIECE)
         self.view = memoryview(self.buffer)
-        self.connections: set[object] = set()
+        self.connections: set[Limited] = set()
         self._epoll = epoll()
         self._masks: dict[int, int] = {}
         self._ready: dict[int, Ready] = {}

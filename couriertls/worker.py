@@ -1,7 +1,9 @@
 """worker - a process that relays many connections, as a user with no rights
 
     descriptor 0   requests, which all workers wait for (courierchain.relay), and answers
-    the leash      a pipe from the keeper; its end says: take no more requests
+    the leash      a pipe from the keeper; RETIRE there says: take no more requests. Its end says
+                   that the keeper has gone: then handshakes are given up too, so that whoever asks
+                   sees soon that there is no relay any more
 
 Ends when it is to take no more requests, by the leash or because nobody is left at the other end of
 descriptor 0, and its connections have ended. It takes requests as long as it has descriptors for
@@ -25,6 +27,7 @@ from couriertls.failure import Failure, failure
 from couriertls.loop import Loop
 
 CHANNEL = 0
+RETIRE = b"."
 UNLIMITED = 1 << 20
 SPARE = 40  # descriptors that aren't for connections
 PER_CONNECTION = 3  # network, plain, reply
@@ -110,6 +113,9 @@ class Worker:
     def _leash_ready(self, _: int) -> None:
         self._takes_requests = False
         self._loop.watch(self._leash, 0, self._leash_ready)
+        if not os.read(self._leash, 1):
+            for connection in list(self._loop.connections):
+                connection.give_up()
 
     def _channel_ready(self, _: int) -> None:
         """Take one request; the next one may be another worker's."""

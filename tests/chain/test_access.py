@@ -126,7 +126,7 @@ def test_a_denied_client_costs_no_process_and_no_place(serve, access, john):
         assert client.line() == GREETING
 
 
-def test_denymsg_is_for_the_denied_client_not_for_a_denied_address_of_ours(
+def test_row_34_row_35_denymsg_is_for_the_denied_client_not_for_a_denied_address_of_ours(
     serve, any_mode, access, john
 ):
     file = access("127.0.0.2\tdeny\n*.1\tdeny\n")
@@ -194,7 +194,7 @@ def test_a_record_longer_than_a_channel_carries_arrives_whole(serve, any_mode, a
         assert found["A"] == "1" and "LONG" not in found
 
 
-def test_MAXCPERIP_replaces_maxperip_for_its_address(serve, any_mode, access, john):
+def test_row_28_MAXCPERIP_replaces_maxperip_for_its_address(serve, any_mode, access, john):
     file = access("127.0.0.2\tMAXCPERIP=3\n127.0.0.3\tMAXCPERIP=0\n")
     server = serve(*any_mode, f"-access={file}", "-maxperip=1")
     with ExitStack() as stack:
@@ -213,7 +213,7 @@ def test_MAXCPERIP_of_the_listener_s_own_environment(serve, any_mode, john):
         assert told(server) == b""
 
 
-def test_drop_closes_whom_a_record_marks(serve, any_mode, access, john):
+def test_row_39_drop_closes_whom_a_record_marks(serve, any_mode, access, john):
     file = access("127.0.0.2\tallow,BLOCK=spammer\n127.0.0.3\tallow,BLOCK=\n")
     server = serve(*any_mode, f"-access={file}", "-drop", "-denymsg=blocked")
     assert told(server, "127.0.0.2") == b"blocked\n"
@@ -223,7 +223,9 @@ def test_drop_closes_whom_a_record_marks(serve, any_mode, access, john):
     assert len([line for line in server.lines() if "127.0.0.3" not in line]) == 1
 
 
-def test_sighup_reads_the_file_again_at_once_and_drops_no_session(serve, any_mode, access, john):
+def test_row_16_sighup_reads_the_file_again_at_once_and_drops_no_session(
+    serve, any_mode, access, john
+):
     file = access("127.0.0.2\tdeny\n")
     server = serve(*any_mode, f"-access={file}")
     with server.client().login(john) as client:
@@ -283,7 +285,7 @@ def start(*options: str) -> tuple[int, str]:
         (0x13579ACF.to_bytes(4, "little") + b"x" * 5000, ": broken"),
     ],
 )
-def test_where_courier_lets_everybody_in_we_don_t_start(public, daemon, content, complaint):
+def test_row_36_where_courier_lets_everybody_in_we_don_t_start(public, daemon, content, complaint):
     file = public / "access"
     if content is not None:
         file.write_bytes(content)
@@ -299,7 +301,7 @@ def test_accesslocal_without_access_is_refused():
     assert start("-accesslocal") == (1, "-accesslocal requires -access\n")
 
 
-def test_restart_of_a_daemon_reads_the_file_again(public, access, dump):
+def test_row_14_restart_of_a_daemon_reads_the_file_again(public, access, dump):
     """makedat's -hup does the same, with the pid file of couriertcpd."""
     source, file, pid = public / "source", public / "file", public / "pid"
     source.write_text("127.0.0.2\tdeny\n")

@@ -97,13 +97,13 @@ def assert_one_line(server: Server, pattern: str) -> None:
 @pytest.mark.parametrize(
     "option", ["-nosuch", "-nosuch=1", "--maxprocs=3", "-h", "--help", "--", "-maxproc=3", "-Pid=x"]
 )
-def test_an_unknown_option(option):
+def test_row_01_an_unknown_option(option):
     done = start(option, "110", *CHAIN)
     assert_refused(done, rf"{TCPD}: Invalid option: {re.escape(option)}")
 
 
 @pytest.mark.parametrize("argv", [[], ["110"], ["-maxprocs=3"], ["-maxprocs=3", "110"], ["-"]])
-def test_too_few_arguments(argv):
+def test_row_02_too_few_arguments(argv):
     done = start(*argv)
     assert_refused(done, rf"Usage: {TCPD} \[options\] port prog arg1 arg2\.\.\.")
 
@@ -127,18 +127,18 @@ def test_a_number_that_is_none(option, shown):
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x", "", "-1", "pop3x", "99999999999"])
-def test_a_bad_port(port):
+def test_row_06_a_bad_port(port):
     done = start("-address=127.0.0.1", f"127.0.0.1.{port}", *CHAIN)
     assert_refused(done, rf"Invalid port: {re.escape(port)}")
 
 
 @pytest.mark.parametrize("address", ["localhost", "1.2.3.4.5", "127.0.0.256", "0x7f.1", ":::", "x"])
-def test_a_bad_address(address):
+def test_row_06_a_bad_address(address):
     done = start(f"-address={address}", str(free_port()), *CHAIN)
     assert_refused(done, rf"Invalid IP address: {re.escape(address)}")
 
 
-def test_a_busy_port():
+def test_row_08_a_busy_port():
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -146,7 +146,7 @@ def test_a_busy_port():
     assert_refused(done, r"bind: Address already in use")
 
 
-def test_a_busy_port_with_pid_is_told_by_the_command(public):
+def test_row_08_a_busy_port_with_pid_is_told_by_the_command(public):
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()

@@ -61,7 +61,7 @@ def read(client: socket.socket) -> dict[str, str]:
     return dict(line.split("=", 1) for line in data.decode().splitlines()[:-1])
 
 
-def test_a_client_on_a_block_list_has_the_variables(start, any_mode, stub):
+def test_row_38_a_client_on_a_block_list_has_the_variables(start, any_mode, stub):
     server = start("-block=bl.example", *any_mode)
     for _ in range(3):
         assert shown(server) == HIT
@@ -326,17 +326,17 @@ def hosts():
 
 
 @pytest.mark.parametrize(("address", "name"), NAMES)
-def test_CVE_40_a_host_name_leads_back_or_is_not_set(hosts, address, name):
+def test_row_22_CVE_40_a_host_name_leads_back_or_is_not_set(hosts, address, name):
     assert hosts[address].get("TCPREMOTEHOST") == name
     assert hosts[address].get("TCPLOCALHOST") == "from.hosts"
 
 
-def test_without_nodnslookup_an_inherited_name_stays_if_there_is_none(hosts):
+def test_row_22_without_nodnslookup_an_inherited_name_stays_if_there_is_none(hosts):
     assert hosts["inherited 127.1.0.3"]["TCPREMOTEHOST"] == "inherited"
     assert hosts["inherited 127.1.0.2"]["TCPREMOTEHOST"] == "good.example"
 
 
-def test_with_nodnslookup_no_name_is_set_and_an_inherited_one_stays(start):
+def test_row_21_with_nodnslookup_no_name_is_set_and_an_inherited_one_stays(start):
     assert shown(start(env={"TCPREMOTEHOST": "mine"})) == {"TCPREMOTEHOST": "mine"}
 
 

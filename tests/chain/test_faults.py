@@ -255,7 +255,7 @@ def test_F_NET_3_connections_that_are_gone_before_they_are_accepted(serve, mode,
     assert not [line for line in server.lines() if "rror" in line or "Traceback" in line]
 
 
-def test_F_NET_4_maxprocs_is_exact_and_every_place_comes_back(serve, mode, john):
+def test_row_30_F_NET_4_maxprocs_is_exact_and_every_place_comes_back(serve, mode, john):
     server = serve(*mode, "-maxprocs=3", "-maxperip=10")
     for _ in range(3):
         with ExitStack() as stack:
@@ -272,7 +272,7 @@ def test_F_NET_4_maxprocs_is_exact_and_every_place_comes_back(serve, mode, john)
     assert alerts == ["ALERT: 3 maximum active connections."]  # once a minute at most
 
 
-def test_F_NET_4_maxperip_is_exact_and_every_place_comes_back(serve, mode, john):
+def test_row_26_F_NET_4_maxperip_is_exact_and_every_place_comes_back(serve, mode, john):
     server = serve(*mode, "-maxperip=2")
     alert = "ALERT: Maximum connection limit reached for ::ffff:127.0.0.1"
     for refused in (1, 2, 3):
@@ -289,7 +289,7 @@ def test_F_NET_4_maxperip_is_exact_and_every_place_comes_back(serve, mode, john)
         settle(server, mode)
 
 
-def test_F_NET_4_maxperc_is_exact_and_silent(serve, mode, john):
+def test_row_29_F_NET_4_maxperc_is_exact_and_silent(serve, mode, john):
     server = serve(*mode, "-maxperc=2", "-maxperip=10")
 
     def connect(address: str) -> socket.socket:
@@ -716,7 +716,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_daemon_writes_its_pid_and_listens_when_the_command_returns(daemon, mode, john):
+def test_row_10_a_daemon_writes_its_pid_and_listens_when_the_command_returns(daemon, mode, john):
     done = daemon(*mode)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert daemon.pidfile.read_text() == f"{daemon.pid()}\n"
@@ -728,7 +728,7 @@ def test_a_daemon_writes_its_pid_and_listens_when_the_command_returns(daemon, mo
     assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
 
 
-def test_F_PID_1_a_second_start_says_so_and_the_first_is_unharmed(daemon, mode, john):
+def test_row_11_F_PID_1_a_second_start_says_so_and_the_first_is_unharmed(daemon, mode, john):
     daemon(*mode)
     pid = daemon.pid()
     with Client(daemon.port).login(john) as client:
@@ -803,7 +803,9 @@ def test_F_KILL_5_a_killed_daemons_pid_file_is_replaced_by_the_next(daemon, john
         assert client.line() == GREETING
 
 
-def test_stop_ends_the_daemon_and_its_sessions_and_returns_when_it_is_gone(daemon, mode, john):
+def test_row_12_stop_ends_the_daemon_and_its_sessions_and_returns_when_it_is_gone(
+    daemon, mode, john
+):
     john.deliver(letter(1))
     daemon(*mode)
     pid = daemon.pid()
@@ -820,7 +822,7 @@ def test_stop_ends_the_daemon_and_its_sessions_and_returns_when_it_is_gone(daemo
     assert daemon(*mode).returncode == 0  # and it can be started again at once
 
 
-def test_stop_and_restart_without_a_daemon_are_no_error(daemon):
+def test_row_12_stop_and_restart_without_a_daemon_are_no_error(daemon):
     for option in ("-stop", "-restart"):
         done = daemon(option, more=())
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -840,7 +842,7 @@ def test_F_PID_3_restart_keeps_the_daemon_and_its_sessions(daemon, mode, john):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_ends_the_listener_and_sessions_in_every_phase(serve, mode, john, number):
+def test_row_15_sigterm_ends_the_listener_and_sessions_in_every_phase(serve, mode, john, number):
     john.deliver(letter(1))
     server = serve(*mode, env={"POP3_FAILURE_DELAY": "60"})
     with server.client() as greeted, begin_login(server, john) as refused:
@@ -891,7 +893,7 @@ def test_stderr_file_is_made_with_courierlogs_mode(serve, public, john):
     assert stat.S_IMODE(log.stat().st_mode) == 0o640
 
 
-def test_stderr_socket_shows_the_client_the_log(serve, mode, john):
+def test_row_40_stderr_socket_shows_the_client_the_log(serve, mode, john):
     server = serve(*mode, "-stderr=socket", "-maxperip=1")
     with server.client() as client:
         assert client.line().startswith(b"DEBUG: Connection, ip=[::ffff:127.0.0.1], port=[")
@@ -923,7 +925,7 @@ def test_stderrlogger_reads_what_all_programs_write(serve, mode, script, public,
     assert not (public / "unused").exists()
 
 
-def test_stderrlogger_gets_the_name_and_the_last_lines(serve, script, public, john):
+def test_row_41_stderrlogger_gets_the_name_and_the_last_lines(serve, script, public, john):
     """It outlives the listener, reads the pipe to its end, and ends."""
     log = public / "logged"
     program = f'#!/bin/sh\necho "name $*" > {log}\ncat >> {log}\necho end >> {log}\n'
@@ -1003,7 +1005,7 @@ def test_a_listener_for_one_mailbox_opens_it_for_clients_only(
 
 
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_listener_started_with_descriptors_closed_gives_all_three_to_its_programs(
+def test_row_17_a_listener_started_with_descriptors_closed_gives_all_three_to_its_programs(
     serve, process_mode, script, john, closed
 ):
     """Else the next file that is opened becomes descriptor 2, and the log is written into it."""

@@ -39,7 +39,7 @@ def behind(serve, script, any_mode):
 
 
 @pytest.mark.parametrize("header", [LINE, LINE.replace(b"\r", b""), BINARY])
-def test_the_session_knows_the_client_and_where_it_wanted_to_go(behind, header):
+def test_row_43_the_session_knows_the_client_and_where_it_wanted_to_go(behind, header):
     client = behind("-haproxy").client()
     client.send(header)
     found = variables(client)
@@ -135,7 +135,7 @@ def test_limits_and_access_records_are_the_client_s(behind, public):
     assert denied.rest() == b"no\n"
 
 
-def test_only_the_ports_that_are_named_expect_a_header(behind):
+def test_row_04_only_the_ports_that_are_named_expect_a_header(behind):
     port, other = free_port(), free_port()
     behind(f"-haproxy=5/port=127.0.0.1.{port},/port=1", port=port, also=other)
     client = Client(port)

@@ -98,7 +98,7 @@ def test_2595_03_stls_is_neither_announced_nor_taken_inside_tls(pop3s, stls, joh
         assert client.ask("STLS") == "-ERR TLS support not available."
 
 
-def test_2595_01_2595_02_stls_is_announced_and_a_login_follows_it(stls, john, tls):
+def test_2595_04_2595_01_2595_02_stls_is_announced_and_a_login_follows_it(stls, john, tls):
     john.deliver(b"Subject: one\n\nbody\n")
     server = stls()
     client = server.client()
@@ -140,7 +140,7 @@ def test_2595_05_cve_21_what_was_said_before_tls_is_forgotten(stls, john, tls):
 
 
 @pytest.mark.parametrize("sent", PLAINTEXT.values(), ids=PLAINTEXT)
-def test_cve_20_2595_06_plaintext_behind_stls_is_never_obeyed(stls, sent):
+def test_row_51_cve_20_2595_06_plaintext_behind_stls_is_never_obeyed(stls, sent):
     client = stls(env={"TLS_HANDSHAKE_TIMEOUT": "1"}).client()
     assert client.line() == b"+OK Hello there.\r\n"
     for octets in sent:
@@ -346,7 +346,7 @@ def test_variables_that_a_certificate_sets_are_not_taken_from_outside(pop3s, scr
     assert b"TCPREMOTEIP=::ffff:127.0.0.1\n" in said
 
 
-def test_a_stage_behind_tls_has_three_descriptors(pop3s, script, tls):
+def test_row_18_a_stage_behind_tls_has_three_descriptors(pop3s, script, tls):
     stage = script("stage", "#!/bin/sh\nls /proc/self/fd; echo end\n")
     said = Client(pop3s(stages=[stage]).port, tls).rest().split()
     assert said[:3] == [b"0", b"1", b"2"]

@@ -323,7 +323,7 @@ def test_stop_returns_when_the_daemon_is_gone_and_leaves_the_files(pidfile):
     assert start(pidfile) == (0, "")
 
 
-def test_stop_kills_a_daemon_that_does_not_want_to_go(pidfile):
+def test_row_13_stop_kills_a_daemon_that_does_not_want_to_go(pidfile):
     start(pidfile, before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
     assert stop(pidfile, patience=0.1) == (0, "")
     assert holder(pidfile) is None

@@ -69,7 +69,7 @@ def test_a_long_line_is_cut_at_511_octets(length, all_pieces, first):
         (b"\377\303\244", 6, b"\377\303\244"),
     ],
 )
-def test_a_prefix_gives_the_severity(message, severity, text):
+def test_row_52_a_prefix_gives_the_severity(message, severity, text):
     assert graded(message) == (severity, text)
 
 

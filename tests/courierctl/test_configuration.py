@@ -54,7 +54,7 @@ def command_line(folder, name: str) -> str:
 
 @pytest.mark.parametrize("of", ["debian", "ours"])
 @pytest.mark.parametrize(("name", "expected"), [("pop3d", PLAIN), ("pop3d-ssl", TLS)])
-def test_command_lines_are_those_of_debian(of, name, expected):
+def test_row_56_command_lines_are_those_of_debian(of, name, expected):
     if of == "debian":
         needs("/usr/lib/courier/pop3d")
     assert command_line("/etc/courier" if of == "debian" else TEMPLATES, name) == expected
@@ -94,7 +94,7 @@ TWO_VALUES = [  # setting, its word on the command line; None for the environmen
 
 
 @pytest.mark.parametrize(("setting", "word"), TWO_VALUES)
-def test_on_the_command_line_the_file_of_the_instance_wins(site, setting, word):
+def test_row_55_on_the_command_line_the_file_of_the_instance_wins(site, setting, word):
     site.set(**{setting: "11"})
     site.set("pop3d-ssl", **{setting: "22"})
     assert word.format("11") in loaded(site.etc, "pop3d").argv
@@ -104,7 +104,7 @@ def test_on_the_command_line_the_file_of_the_instance_wins(site, setting, word):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_in_the_environment_pop3d_ssl_wins(site, name):
+def test_row_55_in_the_environment_pop3d_ssl_wins(site, name):
     site.set(DEFDOMAIN="@one", MAILDIRPATH="One")
     site.set("pop3d-ssl", DEFDOMAIN="@two", MAILDIRPATH="Two")
     environment = loaded(site.etc, name).environment
@@ -266,7 +266,7 @@ def test_another_shell_reads_the_same(site, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_missing_file_is_told_in_couriers_words(site, name):
+def test_row_56_a_missing_file_is_told_in_couriers_words(site, name):
     (site.etc / name).unlink()
     for verb in ("start", "stop", "restart"):
         done = site.ctl(verb)

@@ -52,7 +52,7 @@ def test_start_takes_those_that_are_switched_on(site):
     assert done.stderr == f"WARN: {site.etc}: neither POP3DSTART nor POP3DSSLSTART is YES\n"
 
 
-def test_a_custom_variable_reaches_the_session_and_little_else_does(site, script):
+def test_row_54_a_custom_variable_reaches_the_session_and_little_else_does(site, script):
     site.set(AUTHMODULES=script("authenv", PRINT_ENVIRONMENT), SITE="Bonn am Rhein")
     site.append('OTHER="$SITE-2"')
     site.ok("start")
@@ -300,7 +300,7 @@ def test_start_scripts_start_restart_and_stop_their_instance(site, john):
         assert scripted(site, name, "stop").returncode == 0
 
 
-def test_start_scripts_do_nothing_for_other_words(site):
+def test_row_56_start_scripts_do_nothing_for_other_words(site):
     for words in ((), ("status",), ("reload",), ("",)):
         done = scripted(site, "pop3d", *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -235,7 +235,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("data", [HOSTILE, LONG], ids=["hostile", "long"])
-def test_the_datagrams_are_those_of_courier_s_own(form, data, devlog, public):
+def test_row_52_the_datagrams_are_those_of_courier_s_own(form, data, devlog, public):
     original = needs("courierlogger")
     (public / "data").write_bytes(data)
     arguments = [word.format(file=public / "data") for word in FORMS[form]]
@@ -426,7 +426,7 @@ def test_term_is_passed_on_and_ends_both(begin, log, tmp_path):
     assert log.texts() == ["started", "TERM"]
 
 
-def test_a_program_that_does_not_want_to_go_is_killed_after_8_seconds(begin, log):
+def test_row_53_a_program_that_does_not_want_to_go_is_killed_after_8_seconds(begin, log):
     process = begin(log.option, "sh", "-c", "trap '' TERM; echo started >&2; exec sleep 600")
     log.wait_for("started")
     process.send_signal(signal.SIGTERM)
@@ -471,7 +471,7 @@ def start(pidfile: Path, log: Log, *program: str, cwd: Path | None = None) -> in
     return int(pidfile.read_text())
 
 
-def test_start_and_stop(pidfile, log, tmp_path):
+def test_row_53_start_and_stop(pidfile, log, tmp_path):
     daemon = start(pidfile, log, "sh", "-c", COUNTED, cwd=tmp_path)
     log.wait_for("started")
     assert pidfile.read_text() == f"{daemon}\n"

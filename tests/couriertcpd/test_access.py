@@ -77,7 +77,7 @@ IPV6 = ["".join(f":{group}" for group in GROUPS[:count]) for count in range(8, 0
     "address, keys",
     [("192.0.2.1", IPV4), ("::ffff:192.0.2.1", IPV4), ("2001:db8::ff:1", IPV6)],
 )
-def test_CVE_41_the_longest_prefix_counts_and_no_other(make, address, keys):
+def test_row_32_CVE_41_the_longest_prefix_counts_and_no_other(make, address, keys):
     while keys:
         path = make({key: f"allow,HIT={key},{'X' * len(key)}" for key in keys})
         found = admitted(path, address)
@@ -150,12 +150,12 @@ VALUES = {
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_a_value_allows_and_assigns(value):
+def test_row_33_a_value_allows_and_assigns(value):
     assert variables(value, b"") == VALUES[value]
 
 
 @pytest.mark.parametrize("value", [b"deny", b"denyfoo", b"deny,A=1", b"deny\r"])
-def test_a_value_that_begins_with_deny_denies(value):
+def test_row_33_a_value_that_begins_with_deny_denies(value):
     with pytest.raises(Denied):
         variables(value, b"")
 

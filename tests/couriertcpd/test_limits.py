@@ -104,7 +104,7 @@ def test_the_default_warning_level_is_courier_s(maxprocs, warn):
     assert default_warn(maxprocs) == warn
 
 
-def test_the_total_is_warned_of_from_the_level_on_and_alerted_of_when_full(clock):
+def test_row_31_the_total_is_warned_of_from_the_level_on_and_alerted_of_when_full(clock):
     limits = Limits(4, 40, 40, warn=2, clock=clock)
     said = []
     for _ in range(4):
@@ -119,7 +119,7 @@ def test_the_total_is_warned_of_from_the_level_on_and_alerted_of_when_full(clock
     ]
 
 
-def test_F_NET_4_each_line_on_the_total_comes_once_a_minute(clock):
+def test_row_31_F_NET_4_each_line_on_the_total_comes_once_a_minute(clock):
     limits = Limits(2, 40, 40, warn=1, clock=clock)
 
     def fill() -> list[str]:

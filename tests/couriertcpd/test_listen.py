@@ -59,14 +59,14 @@ def listening():
         (" +45001", [("0", 45001)]),
     ],
 )
-def test_an_element_is_divided_at_its_last_dot(portlist, expected):
+def test_row_05_an_element_is_divided_at_its_last_dot(portlist, expected):
     assert places(portlist) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["127.1", "0177.0.0.1", "2130706433", "017700000001", "127.0.0.01"]
 )
-def test_the_old_forms_of_an_ipv4_address_are_known(text):
+def test_row_05_the_old_forms_of_an_ipv4_address_are_known(text):
     assert places(f"{text}.110") == [("127.0.0.1", 110)]
 
 
@@ -143,7 +143,7 @@ def test_every_address_in_its_usual_form_is_understood(address):
     assert ipaddress.ip_address(found) == address
 
 
-def test_a_wildcard_has_the_clients_of_both_families_on_one_port(listening):
+def test_row_07_a_wildcard_has_the_clients_of_both_families_on_one_port(listening):
     port = free_port()
     opened = listening(str(port))
     assert opened[0].family == socket.AF_INET6

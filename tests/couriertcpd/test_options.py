@@ -32,7 +32,7 @@ def complaint(*words: str) -> str:
     return str(caught.value)
 
 
-def test_without_options_courier_s_defaults_hold():
+def test_row_27_without_options_courier_s_defaults_hold():
     chosen = options()
     assert (chosen.maxprocs, chosen.maxperip, chosen.maxperc, chosen.warn) == (40, 4, 40, None)
     assert (chosen.address, chosen.nodnslookup, chosen.stop, chosen.restart) == (
@@ -100,7 +100,7 @@ def test_a_text_option_without_a_value_is_empty():
 
 
 @pytest.mark.parametrize("word", ["--maxprocs=3", "--", "-maxproc=3", "-MAXPROCS=3", "-=3", "-1"])
-def test_names_are_whole_and_begin_with_one_dash(word):
+def test_row_01_names_are_whole_and_begin_with_one_dash(word):
     assert complaint(word, *PLACE) == f"tcpd: Invalid option: {word}"
 
 
@@ -110,7 +110,7 @@ def test_fewer_than_two_positionals_get_the_usage_line(words):
 
 
 @pytest.mark.parametrize("word", ["-noidentlookup", "-noidentlookup=1", "-proxy", "-proxy=host"])
-def test_options_of_old_command_lines_are_taken_and_ignored(word):
+def test_row_03_options_of_old_command_lines_are_taken_and_ignored(word):
     assert options(word).program == ["/bin/cat"]
 
 

@@ -245,7 +245,7 @@ def test_the_lock_stays(listener, says):
     assert is_gone(pid)
 
 
-def test_F_KILL_5_after_kill_9_the_session_goes_on_and_a_start_binds_at_once(listener, john):
+def test_row_09_F_KILL_5_after_kill_9_the_session_goes_on_and_a_start_binds_at_once(listener, john):
     listener.start()
     pid = listener.pid
     with listener.client().login(john) as client:

@@ -54,7 +54,7 @@ def many(files):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "bad.example", "x.bad.example", None])
-def test_a_name_chooses_the_certificate(program, relay, many, name):
+def test_row_46_a_name_chooses_the_certificate(program, relay, many, name):
     expected = NAMES.get(name, "mail.example")
     cold = program("/bin/true")
     assert shown_to(cold.client, name) == expected
@@ -119,7 +119,7 @@ def client_hello(name: bytes) -> bytes:
         ("../pop3d.pem", "mail.example"),
     ],
 )
-def test_our_address_chooses_the_certificate_unless_a_name_does(
+def test_row_46_our_address_chooses_the_certificate_unless_a_name_does(
     program, relay, many, address, expected
 ):
     env = {"TCPLOCALIP": address}
@@ -204,7 +204,7 @@ def subject_of(answer) -> dict[str, str]:
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 @pytest.mark.parametrize("mode", ["PEER", "REQUIREPEER"])
-def test_8314_08_a_verified_certificate_gives_its_subject(relay, files, mode, version):
+def test_row_47_8314_08_a_verified_certificate_gives_its_subject(relay, files, mode, version):
     server = relay(**verifying(files, mode))
     wanted = ssl.TLSVersion[version]
     context = with_certificate(
@@ -233,7 +233,7 @@ def test_8314_08_without_verification_there_is_no_subject(relay, files):
 
 
 @pytest.mark.parametrize("mode, accepted", [("PEER", True), ("REQUIREPEER", False)])
-def test_8314_08_a_client_without_a_certificate(relay, files, mode, accepted):
+def test_row_47_8314_08_a_client_without_a_certificate(relay, files, mode, accepted):
     connection = relay(**verifying(files, mode)).connect()
     connection.client = files.client().wrap_socket(
         connection.client, server_hostname="mail.example"

@@ -24,7 +24,9 @@ def shown(tls) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-def test_8314_01_the_program_starts_after_the_handshake_and_knows_of_it(program, files, version):
+def test_row_44_row_48_8314_01_the_program_starts_after_the_handshake_and_knows_of_it(
+    program, files, version
+):
     started = files.directory / "started"
     relay = program("/bin/sh", "-c", f"touch {started}; env; echo end", env={"TCPREMOTEIP": "::1"})
     relay.client.sendall(b"\x16\x03\x01")  # the first octets of a handshake
@@ -76,7 +78,7 @@ def test_a_program_that_is_missing(program, files):
     assert relay.ended() == (0, ["/nowhere/at-all: No such file or directory"])
 
 
-def test_the_relay_becomes_the_user_and_the_program_stays_root(program, files):
+def test_row_45_the_relay_becomes_the_user_and_the_program_stays_root(program, files):
     needs_root()
     relay = program("/bin/sh", "-c", "id -u; cat", options=["-tcpd", "-user=nobody"])
     tls = relay.hello(files.client())
@@ -200,7 +202,7 @@ def test_a_wrong_command_line_is_one_line(arguments, said):
     assert done.stderr == said.replace("couriertls:", f"{RELAY}:", 1) + "\n"
 
 
-def test_statusfd_and_printx509_tell_of_success(program, files):
+def test_row_49_statusfd_and_printx509_tell_of_success(program, files):
     status, status_end = os.pipe()
     text, text_end = os.pipe()
     ours, local = socket.socketpair()
@@ -229,7 +231,7 @@ def test_statusfd_and_printx509_tell_of_success(program, files):
     os.close(text)
 
 
-def test_statusfd_tells_of_failure_and_leaves_the_connection_to_its_owner(program, files):
+def test_row_50_statusfd_tells_of_failure_and_leaves_the_connection_to_its_owner(program, files):
     status, status_end = os.pipe()
     ours, local = socket.socketpair()
     client, network = connected()
@@ -270,12 +272,13 @@ def test_statusfd_doesnt_tell_a_client_about_files(program, files):
 
 
 def test_cve_22_broken_handshakes_leave_no_process(serve, files):
+    """Each connection has a couriertls of its own: with -coldexec no relay serves them all."""
     stages = ["couriertls", "-server", "-tcpd", "/bin/echo", "hello"]
     env = {"TLS_CERTFILE": str(files.file), "TLS_HANDSHAKE_TIMEOUT": "2"}
-    server = serve("-maxperip=40", stages=stages, env=env)
+    server = serve("-coldexec", "-maxperip=40", stages=stages, env=env)
     before = descriptors_of(server.process.pid)
     clients = []
-    for octets in (b"", b"USER x\r\n", b"\x16\x03\x01\x00\x80\x01", b"\x80\x2e\x01") * 8:
+    for octets in (b"", b"USER x\r\n", b"\x16\x03\x01\x00\x80\x01", b"\x80\x2e\x01") * 4:
         client = server.client()
         client.send(octets)
         clients.append(client)

@@ -89,7 +89,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
-def test_makedatprog_makes_what_debian_s_makes(place, text):
+def test_row_37_makedatprog_makes_what_debian_s_makes(place, text):
     expected = place.prog(text, needs(MAKEDATPROG))
     assert place.prog(text) == expected
     assert expected[:2] == (0, "")

@@ -142,7 +142,7 @@ def as_rsyslog(log: Path) -> Path:
 
 @pytest.mark.parametrize("uses", ["-uses=1", "-uses=5", "-coldexec"])
 @pytest.mark.parametrize("ident", OLD_FILTERS)
-def test_CVE_38_each_failure_bans_its_client_and_nobody_else(logging, fail2ban, ident, uses):
+def test_row_58_CVE_38_each_failure_bans_its_client_and_nobody_else(logging, fail2ban, ident, uses):
     port = free_port()
     server = logging(ident, uses, port=port)
     for number, userid in enumerate(USERIDS.values()):

@@ -122,7 +122,7 @@ def test_clients_see_the_same_but_for_what_is_listed(replaced):
         assert differences(replaced, port, "said") == expected
 
 
-def test_the_log_and_the_processes_are_the_same(replaced):
+def test_row_57_the_log_and_the_processes_are_the_same(replaced):
     """Names, severities, fields and counts of each line; the programs' arguments (15.2)."""
     for port in ports(replaced):
         assert any("LOGIN FAILED" in m for m in replaced["after"][port]["wrong password"]["logged"])

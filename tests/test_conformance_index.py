@@ -1,0 +1,65 @@
+"""Every id that the replacement of Courier has to meet is in the name of a test.
+
+    python tests/test_conformance_index.py       prints the table: id, file::test...
+
+Ids are those of the conformance list and, as row_01 to row_58, the checklist of the reference of
+couriertcpd. A name has them in any case, `_` for `-`: test_cve_20_2595_06_...
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+ID = re.compile(r"(?<![a-z0-9])((?:cve|row|f_net|f_pid|2595|8314|8996|9525)_\d+)(?![0-9])")
+
+
+def span(prefix: str, first: int, last: int, form: str = "02") -> set[str]:
+    return {f"{prefix}_{number:{form}}" for number in range(first, last + 1)}
+
+
+REQUIRED = {
+    *span("row", 1, 58),
+    *span("2595", 1, 9),
+    *span("8314", 1, 8),
+    *span("8996", 1, 1),
+    *span("9525", 1, 1),
+    *span("cve", 20, 24),
+    *span("cve", 30, 42),
+    *span("f_net", 1, 7, "d"),
+    *span("f_pid", 1, 3, "d"),
+}
+NOT_YET = {
+    "cve_35": "folders as part of the name come with Cyrus's pop3d",
+    "cve_36": "there is no cache of accounts yet",
+}
+
+
+def index() -> dict[str, list[str]]:
+    """Which tests have an id in their names."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for name in ID.findall(node.name.lower().replace("test_", "", 1)):
+                    found.setdefault(name, []).append(f"{path.relative_to(TESTS)}::{node.name}")
+    return found
+
+
+def test_every_id_is_in_the_name_of_a_test():
+    assert sorted(REQUIRED - set(NOT_YET) - set(index())) == []
+
+
+def test_what_is_excused_is_not_there_yet():
+    assert sorted(set(NOT_YET) & set(index())) == []
+
+
+def test_no_name_has_a_row_that_there_is_not():
+    assert sorted(name for name in index() if name.startswith("row") and name not in REQUIRED) == []
+
+
+if __name__ == "__main__":
+    for identifier, tests in sorted(index().items()):
+        print(identifier, *tests, sep="\n    ")
