@@ -2,10 +2,11 @@
 # make check    install what the tests need, and run them all
 # make bench    compare with Courier and Dovecot, as root
 # make deb      build a Debian package, and say where it is
+# make man      make the manual pages in build/man, of docs/man
 
 PYTHON = python3
 
-.PHONY: demo demo-stop check bench deb
+.PHONY: demo demo-stop check bench deb man
 
 demo:
 	@sh demo/start "$(PYTHON)"
@@ -21,3 +22,6 @@ bench:
 
 deb:
 	@packaging/build-deb "$(PYTHON)"
+
+man:
+	@docs/man/build "$(PYTHON)"

@@ -12,6 +12,8 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,31 @@ def differences(replaced, port: str, kind: str) -> set[tuple[str, str]]:
 
 def ports(replaced) -> list[str]:
     return list(replaced["before"])
+
+
+def files_of(package: Path) -> set[str]:
+    argv = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    archive = subprocess.run(argv, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
+        return {member.name.removeprefix(".") for member in tar if not member.isdir()}
+
+
+def test_every_manual_page_is_in_it(package):
+    packed = {path.rpartition("/")[2] for path in files_of(package) if "/man/" in path}
+    pages = {path.name.removesuffix(".rst") for path in (SOURCE / "docs/man").glob("*.rst")}
+    # courier-base has a page of this name.
+    assert packed == {f"{name}.gz" for name in pages - {"mkdhparams.8"}} | {
+        "mkdhparams.8courierpop3.gz"
+    }
+
+
+def test_no_file_of_it_is_one_of_the_packages_that_stay(package):
+    needs("couriertcpd")
+    needs("courierlogger")
+    staying = ["courier-base", "courier-authlib", "courier-authlib-userdb", "courier-authdaemon"]
+    listed = subprocess.run(["dpkg", "-L", *staying], capture_output=True, text=True).stdout
+    assert "/usr/share/man/man8/mkdhparams.8.gz" in listed.splitlines()
+    assert not files_of(package) & set(listed.splitlines())
 
 
 def test_clients_see_the_same_but_for_what_is_listed(replaced):
