@@ -36,6 +36,9 @@ OPTIONS: dict[str, set[str]] = {  # a program that isn't here has none
     "courierlogger": {*logger_options.FLAGS, *logger_options.VALUES},
     "courierctl": {"C", "h"},
     "makedat": {*MAKEDAT_OPTIONS, "cidr"},
+    "authdaemond": {"rc"},
+    "authtest": {"s", "chain"},
+    "authenumerate": {"s", "o"},
 }
 EVERY_OPTION = set().union(*OPTIONS.values())
 
@@ -45,6 +48,7 @@ FILES = ("pop3d(5)", "pop3d-ssl(5)")
 # Pages of other people's that ours refer to.
 FOREIGN = {
     *("crypt(5)", "execve(2)", "flock(2)", "mkpasswd(1)", "openssl(1)", "openssl-ciphers(1)"),
+    "ldap.conf(5)",
     *("pam(7)", "pam.d(5)", "passwd(5)", "resolv.conf(5)", "shadow(5)", "syslog(3)"),
     "systemd.socket(5)",
 }
