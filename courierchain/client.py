@@ -38,13 +38,26 @@ class Gone(Exception):
     """The client has closed the connection, or it broke."""
 
 
+class Tap:
+    """Hears what is said, as it goes over the connection."""
+
+    __slots__ = ()
+
+    def received(self, octets: bytes) -> None:
+        raise NotImplementedError
+
+    def sent(self, octets: bytes) -> None:
+        raise NotImplementedError
+
+
 class Client:
     """`send_limit`: seconds that the client may leave sent octets untaken.
 
-    `sent` counts octets. Raises Gone if there is nobody on descriptors 0 and 1.
+    `sent` counts octets. `tap`, if there is one, is told what is sent and received. Raises Gone if
+    there is nobody on descriptors 0 and 1.
     """
 
-    __slots__ = ("_socket", "_readable", "send_limit", "sent")
+    __slots__ = ("_socket", "_readable", "send_limit", "sent", "tap")
 
     def __init__(self, send_limit: float):
         self._socket = _connection()
@@ -52,6 +65,7 @@ class Client:
         self._readable.register(0, POLLIN)
         self.send_limit = send_limit
         self.sent = 0
+        self.tap: Tap | None = None
 
     def receive(self, size: int, limit: float) -> bytes:
         """What has come, at most `size` octets; waits up to `limit` seconds for the first.
@@ -90,10 +104,14 @@ class Client:
             raise Gone from why
         if not data:
             raise Gone
+        if self.tap:
+            self.tap.received(data)
         return data
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises TimedOut and Gone."""
+        if self.tap and data:
+            self.tap.sent(data)
         left = memoryview(data)
         while left:
             done = self.write_some(left)

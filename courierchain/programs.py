@@ -43,6 +43,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "mkpop3dcert": "courierctl.mkpop3dcert:main",
     "mkdhparams": "courierctl.mkdhparams:main",
     "makedat": "makedat.main:main",
+    "pop3d": "cyruspop3d.main:main",
     "makedatprog": "makedat.prog:main",
 }
 

@@ -52,6 +52,10 @@ DEFAULTS: dict[str, str | int] = {
     "POP3_PROXY_IDLE_TIMEOUT": 1800,  # seconds of silence; the mail host's own limit comes first
     "POP3_AUTH_LAX": "0",  # 1: announce POP3AUTH as it is, and take all there is: Courier's way
     "POP3_RESPONSE_CODES": "0",  # 1: replies may begin with [AUTH], [SYS/TEMP] or [SYS/PERM]
+    "POP3_DIALECT": "courier",  # or cyrus: whose texts, and what they go with, clients are served
+    "POP3_FOLDER": "",  # serve this folder of the Maildir++; levels with dots between them
+    "POP3_TELEMETRY": "",  # the directory whose USER/ gets protocol logs of sessions of USER
+    "POP3_TELEMETRY_NAME": "",  # the name of such a log; else the process id
     "POP3_EXCLUSIVE": "0",  # 1: a mailbox in use is refused to others, [IN-USE]
 }
 

@@ -14,6 +14,9 @@ Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
            somebody else's module has let in, and whose mailbox is not here, is refused
            COURIER_SASL: what CAPA said of SASL before the login
            POP3_RESPONSE_CODES: see failure
+           POP3_DIALECT: see cyrus
+           POP3_TELEMETRY, POP3_TELEMETRY_NAME: see telemetry
+           POP3_FOLDER: a folder of the Maildir++, levels with dots between them
            POP3_EXCLUSIVE: 1 refuses a mailbox that another session with this setting has open
            POP3_UNICODE: stored sends Unicode messages as they are to any client
            POP3_FIRST_UIDL, POP3_DOVECOT_UIDL_FORMAT: see firstids
@@ -41,13 +44,13 @@ from courierchain.client import Client, Gone, TimedOut
 from courierchain.parking import Parked
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import firstids, index, loginexec, maildir, parked, sizelist, snapshot
+from courierpop3d import firstids, index, loginexec, maildir, parked, sizelist, snapshot, telemetry
 from courierpop3d.journal import Journal
 from courierpop3d.lock import DirectoryLock
 from courierpop3d.maildrop import Maildrop
 from courierpop3d.message import Messages
-from courierpop3d.session import GREETING, Transaction
-from courierpop3d.visit import IO_ERROR, Visit
+from courierpop3d.session import Transaction
+from courierpop3d.visit import Visit
 from courierpop3d.wrapper import Wrapper
 from pop3proto import state
 from pop3proto.replies import err
@@ -137,10 +140,11 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
         lock = lock_mailbox(settings, journal)
         try:
             session = log_in(env, settings, journal)
+            client.tap = None if session.quit else telemetry.begin(env)
             visit = Visit(session, client, idle_limit, started=started)
-            if not lock.is_taken:
+            if not lock.is_taken and session.can_be_parked and client.tap is None:
                 visit.park = parker(argv, env)
-            event = visit.converse(GREETING)
+            event = visit.converse(session.greeting)
             index.save(session.messages)
         finally:
             lock.release()
@@ -148,7 +152,7 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
         journal.err(str(why))
         raise Refused(failure.lasting(env), 1) from why
     visit.log_end(event, journal)
-    return 1 if event == IO_ERROR else 0
+    return session.statuses.get(event, session.other_status)
 
 
 def go_on(client: Client, argv: list[str], env: dict[str, str], known: bytes) -> int:
@@ -169,7 +173,7 @@ def go_on(client: Client, argv: list[str], env: dict[str, str], known: bytes) ->
     event = visit.converse(b"")
     index.save(session.messages)
     visit.log_end(event, journal)
-    return 1 if event == IO_ERROR else 0
+    return session.statuses.get(event, session.other_status)
 
 
 def parker(argv: list[str], env: dict[str, str]) -> Callable[[Visit], None]:
@@ -194,6 +198,8 @@ def enter_mailbox(argv: list[str], env: dict[str, str], journal: Journal) -> Non
     refuse_elsewhere(env, journal)
     refuse_locked_home(journal)
     enter_maildir(env.get("MAILDIR") or (argv[1] if len(argv) > 1 else "./Maildir"))
+    if folder := env.get("POP3_FOLDER"):
+        enter_folder(folder)
 
 
 def log_in(env: dict[str, str], settings: Settings, journal: Journal) -> Transaction:
@@ -212,6 +218,11 @@ def transaction(
 ) -> Transaction:
     """Raises ValueError for a setting that makes no sense."""
     wrapper = Wrapper(boundary, os.fsencode(settings.text("MIME_UNICODE_MESSAGE_TYPE")))
+    maildrop = Maildrop(messages, journal, env)
+    if settings.choice("POP3_DIALECT", "courier", "cyrus") == "cyrus":
+        from courierpop3d.cyrus import CyrusTransaction
+
+        return CyrusTransaction(maildrop, wrapper, env)
     as_stored = settings.choice("POP3_UNICODE", "wrapped", "stored") == "stored"
     utf8 = as_stored or options.has_said_utf8(env)
     capabilities = state.capabilities(
@@ -219,7 +230,6 @@ def transaction(
         response_codes=settings.is_on("POP3_EXCLUSIVE"),
         auth_codes=settings.is_on("POP3_RESPONSE_CODES"),
     )
-    maildrop = Maildrop(messages, journal, env)
     return Transaction(maildrop, wrapper, utf8=utf8, capabilities=capabilities)
 
 
@@ -257,6 +267,17 @@ def enter_maildir(path: str) -> None:
         log.plain(f"chdir {log.safe(path)}: {why.strerror}")
         shown = bytes(octet for octet in os.fsencode(path) if 0x20 <= octet < 0x7F)
         raise Refused(b"chdir %s failed" % shown, 1) from why
+
+
+def enter_folder(name: str) -> None:
+    """Go from the Maildir to a folder of it. Raises Refused."""
+    try:
+        if "/" in name or not all(name.split(".")):
+            raise FileNotFoundError
+        os.chdir(f".{name}")
+    except OSError as why:
+        text = b"Unable to open maildrop: Mailbox does not exist"
+        raise Refused(text, 1, failure.SYS_TEMP) from why
 
 
 def lock_mailbox(settings: Settings, journal: Journal) -> DirectoryLock:

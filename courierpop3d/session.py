@@ -52,10 +52,17 @@ class Transaction:
     counts       stored octets sent by `top` and `retr`; octets of lines obeyed, `rcvd`
     uncounted    octets of replies that Courier doesn't count as sent
     capabilities what CAPA lists
+    greeting     the reply to the login
+    can_be_parked  whether another process could go on with it
+    statuses     exit statuses by what ended the session, if not `other_status`
     """
 
+    statuses = {"LOGOUT": 0, "DISCONNECTED": 0, "TIMEOUT": 0}
+    other_status = 1
+    can_be_parked = True
+
     __slots__ = (
-        *("quit", "messages", "counts", "uncounted"),
+        *("quit", "messages", "counts", "uncounted", "greeting"),
         *("_maildrop", "_octets", "_deleted", "_utf8", "_wrapper", "_capabilities"),
         *("_taken", "_last", "_ready"),
     )
@@ -69,6 +76,7 @@ class Transaction:
         capabilities: tuple[bytes, ...] = state.CAPABILITIES,
     ):
         self.quit = False
+        self.greeting = GREETING
         self.counts = {"top": 0, "retr": 0, "rcvd": 0}
         self.uncounted = 0
         self._maildrop = maildrop

@@ -18,7 +18,7 @@ waits, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
            AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` and `sasl`
            read, COURIER_THROTTLE (see `throttle`), and the settings DEFDOMAIN, DOMAINSEP,
-           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY, POP3_RESPONSE_CODES
+           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY, POP3_RESPONSE_CODES, POP3_DIALECT (see `cyrus`)
 Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
            COURIER_LOGIN_USER (the userid last tried, fit for a log line),
            COURIER_LOGIN_METHOD (by which mechanism; empty: USER and PASS),
@@ -48,7 +48,7 @@ from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.parking import Parked
 from courierchain.settings import Settings
 from courierpop3login import sasl, stls, throttle
-from courierpop3login.session import GREETING, Authorization
+from courierpop3login.session import Authorization
 from pop3proto import state
 from pop3proto.commands import LineReader
 
@@ -94,7 +94,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 1
     if not again:
         log.debug(f"Connection, {where}")
-    first = failure.refused(env) if again else GREETING
+    first = session.refused(env) if again else session.greeting
     env[failure.VARIABLE] = ""
     return serve(session, first, deadline, argv, env)
 
@@ -219,7 +219,7 @@ def authorization(argv: list[str], env: dict[str, str], settings: Settings) -> A
     env["COURIER_SASL"] = os.fsdecode(offer.announced)
     has_codes = settings.is_on("POP3_RESPONSE_CODES")
     service = env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3"
-    return Authorization(
+    session = dialect(settings)(
         service=os.fsencode(service),
         tls_required=tls_required,
         stls=not encrypted and stls.is_usable(env),
@@ -234,6 +234,17 @@ def authorization(argv: list[str], env: dict[str, str], settings: Settings) -> A
             auth_codes=has_codes,
         ),
     )
+    session.begin(env)
+    return session
+
+
+def dialect(settings: Settings) -> type[Authorization]:
+    """Raises ValueError."""
+    if settings.choice("POP3_DIALECT", "courier", "cyrus") == "courier":
+        return Authorization
+    from courierpop3login.cyrus import CyrusAuthorization
+
+    return CyrusAuthorization
 
 
 def has_login_path(argv: list[str], env: dict[str, str]) -> bool:

@@ -7,7 +7,7 @@ are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user ex
 
 from __future__ import annotations
 
-from courierchain import netstrings
+from courierchain import failure, netstrings
 from courierchain.failure import AUTH
 from courierchain.request import BadRequest, encode
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, Refused, decode
@@ -84,6 +84,18 @@ class Authorization:
         self._defdomain = defdomain
         self._domainsep = domainsep
         self._capabilities = capabilities
+
+    def begin(self, env: dict[str, str]) -> None:
+        """Take up what else a dialect reads in the environment."""
+
+    @property
+    def greeting(self) -> bytes:
+        return GREETING
+
+    @staticmethod
+    def refused(env: dict[str, str]) -> bytes:
+        """The reply to a login that has come back."""
+        return failure.refused(env)
 
     @property
     def is_over(self) -> bool:

@@ -1,70 +1,12 @@
-"""rehearsal - go through the chain once before the first client comes
-
-A program that runs for the first time is slow: the interpreter specializes its bytecode and fills
-its method caches. In forked children every time is the first. So the parent goes through the
-resident programs a few times beforehand, with a client of its own who asks for a user that nobody
-is, and is refused; the children inherit what was learned (a third of a session's CPU time here).
-
-Nothing comes of it: no program is executed, no log line written, no delay kept, and the descriptors
-are what they were. Without a wholly resident chain there is nothing to rehearse.
-"""
+"""rehearsal - go through the chain before the first client comes: see courierchain.rehearsal"""
 
 from __future__ import annotations
 
-import os
-from socket import socketpair
-
-from courierchain import handover
-from courierchain.daemon import park
-from courierchain.request import RECORD
+from courierchain import rehearsal
 from couriertcpd.worker import Serve
 
-ROUNDS = 12  # CPython 3.11 specializes a function at its ninth call
-DIALOGUE = b"CAPA\r\nUSER \x7frehearsal\x7f\r\nPASS \x7f\r\nNOOP\r\nQUIT\r\n"
 NOBODY = ("::1", 0)
 
 
 def rehearse(serve: Serve) -> None:
-    """Let `serve` serve a client that sends DIALOGUE, ROUNDS times."""
-    saved = [duplicate(descriptor) for descriptor in range(RECORD + 1)]
-    handover.rehearse(True)
-    try:
-        discard_log()
-        for _ in range(ROUNDS):
-            converse(serve)
-    finally:
-        handover.rehearse(False)
-        for descriptor, copy in enumerate(saved):
-            put_back(copy, descriptor)
-
-
-def converse(serve: Serve) -> None:
-    ours, theirs = (park(end.detach()) for end in socketpair())
-    os.write(ours, DIALOGUE)
-    for descriptor in (0, 1):
-        os.dup2(theirs, descriptor)
-    serve(NOBODY, NOBODY, {})
-    os.close(ours)
-    os.close(theirs)
-
-
-def discard_log() -> None:
-    null = os.open("/dev/null", os.O_WRONLY)
-    if null != 2:
-        os.dup2(null, 2)
-        os.close(null)
-
-
-def duplicate(descriptor: int) -> int | None:
-    """A copy out of the way; None if the descriptor is closed."""
-    try:
-        return park(os.dup(descriptor))
-    except OSError:
-        return None
-
-
-def put_back(copy: int | None, descriptor: int) -> None:
-    os.closerange(descriptor, descriptor + 1)
-    if copy is not None:
-        os.dup2(copy, descriptor)
-        os.close(copy)
+    rehearsal.rehearse(lambda: serve(NOBODY, NOBODY, {}))

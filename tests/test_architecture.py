@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent
 SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
-    *("courierpop3d", "courierpop3proxy", "courierctl", "makedat", "authdaemond"),
+    *("courierpop3d", "courierpop3proxy", "courierctl", "makedat", "authdaemond", "cyruspop3d"),
 }
 OURS = PROGRAMS | set(SHARED)
 
@@ -72,13 +72,14 @@ PROXY = "import courierpop3proxy.main"
 LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
 RELAY = "import couriertls.main, courierchain.relay"
+CYRUS = "import cyruspop3d.main, courierpop3login.cyrus, courierpop3d.cyrus"
 MODULES = "\n".join(
     f"import authmodules.auth{name}"
     for name in ("checkpassword", "custom", "pipe", "pwd", "shadow", "userdb", "vchkpw")
 )
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, MODULES, LISTENER, LOGGER, RELAY])
+@pytest.mark.parametrize("stage", [LOGIN, SERVER, CYRUS, MODULES, LISTENER, LOGGER, RELAY])
 def test_the_connection_path_imports_nothing_expensive(stage):
     assert not loaded_by(f"import courierchain.start\n{stage}") & EXPENSIVE
 

@@ -1,0 +1,238 @@
+"""cyrus - the TRANSACTION and UPDATE states as Cyrus's pop3d speaks them: POP3_DIALECT=cyrus
+
+Only QUIT changes anything: deletions, flags and the time of the last login are of no effect when
+the client just goes. Without CYRUS_POPUSEIMAPFLAGS no flag is set at all; with it, what RETR has
+sent is Seen, and what other programs have marked Trashed is not shown. (reference cyrus-pop3d.md
+5.3, 5.8)
+
+Reads      what courierchain.cyrus lists; COURIER_SASL and POP3_TLS: what CAPA says after STLS
+           in the Maildir: courierpop3dlastlogin, seconds of the epoch, for CYRUS_POPMINPOLL
+Writes     courierpop3dlastlogin, at QUIT
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import hexlify
+from collections.abc import Callable, Iterator
+from time import time
+
+from courierchain import shutdown
+from courierchain.cyrus import Options
+from courierchain.options import is_encrypted
+from courierpop3d.maildir import open_regular
+from courierpop3d.maildrop import Maildrop
+from courierpop3d.message import Message, Messages
+from courierpop3d.session import Reply, Transaction, in_pieces
+from courierpop3d.wrapper import Wrapper
+from pop3proto import cyrus
+from pop3proto.replies import err, listing, ok, stuff, top
+
+LAST_LOGIN = b"courierpop3dlastlogin"
+UNREADABLE = err(b"[SYS/PERM] Could not read message file")
+READ_ONLY = err(b"[SYS/PERM] This connection is configured for read-only access")
+FORMATS: dict[str, Callable[[int, int], bytes]] = {  # of validity and number
+    "cyrus": lambda validity, number: b"%d.%d" % (validity, number),
+    "uidonly": lambda validity, number: b"%d" % number,
+    "courier": lambda validity, number: b"%d-%d" % (validity, number),
+    "dovecot": lambda validity, number: b"%08x%08x" % (number, validity),
+}
+
+
+class CyrusTransaction(Transaction):
+    """`greeting` is the reply to the login; `quit` is set at once if it is a refusal."""
+
+    __slots__ = ("_env", "_options", "_uses_flags", "_uid", "_login")
+
+    statuses = {"LOGOUT": 0}  # master starts a new process after sessions that end otherwise
+    other_status = 1
+    can_be_parked = False
+
+    def __init__(self, maildrop: Maildrop, wrapper: Wrapper, env: dict[str, str]):
+        self._env = env
+        self._options = Options(env)
+        self._uses_flags = self._options.is_on("POPUSEIMAPFLAGS")
+        if self._uses_flags:
+            maildrop.messages = untrashed(maildrop.messages)
+        super().__init__(maildrop, wrapper, utf8=True)  # Cyrus sends what is stored
+        self._uid = FORMATS[self._options.text("UIDL_FORMAT")]
+        self._login = int(time())
+        self.greeting = self._greeting()
+
+    def _greeting(self) -> bytes:
+        wait = self._options.number("POPMINPOLL")
+        if wait > 0 and last_login() + wait > self._login:
+            self.quit = True
+            minutes = wait // 60
+            plural = b"s" if minutes > 1 else b""
+            text = b"[LOGIN-DELAY] Logins must be at least %d minute%s apart"
+            return err(text % (minutes, plural))
+        name = os.fsencode(self._options.text("SERVERNAME"))
+        numbers = (os.getpid(), self._login, 1, int(hexlify(os.urandom(8)), 16))
+        identity = b"%s-%d-%d-%d-%d" % (name, *numbers)
+        return ok(b"Mailbox locked and ready SESSIONID=<%s>" % identity)
+
+    @property
+    def is_settled(self) -> bool:
+        return True
+
+    def settle(self) -> None:
+        """Nothing before QUIT."""
+
+    def obey(self, line: bytes | None) -> Reply:
+        self.counts["rcvd"] += 0 if line is None else len(line) + 1
+        text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
+        if text:
+            self.quit = True
+            return err(b"[SYS/TEMP] " + text)
+        try:
+            verb, argument = cyrus.parse(line)
+            say = self._VERBS.get(verb)
+            return say(self, argument) if say else cyrus.UNRECOGNIZED
+        except cyrus.Mistake as mistake:
+            return mistake.reply
+        except OSError:
+            return UNREADABLE
+
+    def _number(self, number: int) -> Message:
+        """Raises Mistake."""
+        if not 1 <= number <= len(self.messages) or number in self._deleted:
+            raise cyrus.Mistake(cyrus.NO_SUCH_MESSAGE)
+        return self.messages[number - 1]
+
+    def _chosen(self, argument: bytes | None) -> tuple[int, Message]:
+        """Raises Mistake."""
+        number = cyrus.message_number(cyrus.needed(argument))
+        return number, self._number(number)
+
+    def _unique_id(self, message: Message) -> bytes:
+        number, validity = self.messages.numbers[message.row], self.messages.validities[message.row]
+        if message.row in self.messages.given or not number:
+            return message.uidl
+        return self._uid(validity, number) if validity else b"%d" % number
+
+    def _say_stat(self, argument: bytes | None) -> Reply:
+        cyrus.none(argument)
+        return ok(b"%d %d" % (len(self.messages) - len(self._deleted), self._octets))
+
+    def _say_list(self, argument: bytes | None) -> Reply:
+        if argument is None:
+            return self._listing(ok(b"scan listing follows"), self.messages.size_lines())
+        number, message = self._chosen(argument)
+        return ok(b"%d %d" % (number, message.size))
+
+    def _say_uidl(self, argument: bytes | None) -> Reply:
+        if argument is None:
+            rows = range(len(self.messages))
+            ids = [(row + 1, self._unique_id(self.messages[row])) for row in rows]
+            lines = b"".join([b"%d %s\r\n" % line for line in ids])
+            return self._listing(ok(b"unique-id listing follows"), lines)
+        number, message = self._chosen(argument)
+        return ok(b"%d %s" % (number, self._unique_id(message)))
+
+    def _say_retr(self, argument: bytes | None) -> Reply:
+        number, message = self._chosen(argument)
+        content = self._counted("retr", self._content(message))
+        return self._sent(number, message, in_pieces(ok(b"Message follows"), stuff(content)))
+
+    def _sent(self, number: int, message: Message, reply: Iterator[bytes]) -> Iterator[bytes]:
+        yield from reply
+        self._taken[number] = message
+
+    def _say_top(self, argument: bytes | None) -> Reply:
+        number, lines = cyrus.top_numbers(cyrus.needed(argument))
+        content = top(self._content(self._number(number)), lines)
+        return in_pieces(ok(b"Message follows"), stuff(self._counted("top", content)))
+
+    def _say_dele(self, argument: bytes | None) -> Reply:
+        number, message = self._chosen(argument)
+        if self._options.is_on("READONLY"):
+            return READ_ONLY
+        self._deleted.add(number)
+        self._octets -= message.size
+        return ok(b"message deleted")
+
+    def _say_noop(self, argument: bytes | None) -> Reply:
+        cyrus.none(argument)
+        return ok()
+
+    def _say_rset(self, argument: bytes | None) -> Reply:
+        cyrus.none(argument)
+        self._undelete()
+        self._taken.clear()
+        return ok()
+
+    def _say_capa(self, argument: bytes | None) -> Reply:
+        cyrus.none(argument)
+        sasl = os.fsencode(self._env.get("COURIER_SASL", ""))
+        tags = [b"SASL " + sasl] if sasl and is_encrypted(self._env) else []
+        days, delay = map(self._options.number, ("POPEXPIRETIME", "POPMINPOLL"))
+        tags += cyrus.capabilities(days, delay)
+        tags.append(b"IMPLEMENTATION " + os.fsencode(self._options.text("VERSION")))
+        return listing(cyrus.CAPABLE, tags)
+
+    def _say_quit(self, argument: bytes | None) -> Reply:
+        cyrus.none(argument)
+        self.quit = True
+        marked = [self.messages[number - 1] for number in sorted(self._deleted)]
+        if self._uses_flags:
+            for number in self._taken.keys() - self._deleted:
+                self._maildrop.mark_seen(self._taken[number])
+        done = self._maildrop.remove(marked)
+        wait = self._options.number("POPMINPOLL")
+        if wait > 0:
+            store_login(self._login, wait, self._options.number("POPPOLLPADDING"))
+        return ok() if done else err(b"[SYS/PERM] Some deleted messages not removed")
+
+    _VERBS: dict[bytes, Callable[..., Reply]] = {
+        b"STAT": _say_stat,
+        b"LIST": _say_list,
+        b"UIDL": _say_uidl,
+        b"RETR": _say_retr,
+        b"TOP": _say_top,
+        b"DELE": _say_dele,
+        b"NOOP": _say_noop,
+        b"RSET": _say_rset,
+        b"CAPA": _say_capa,
+        b"QUIT": _say_quit,
+    }
+
+
+def untrashed(messages: Messages) -> Messages:
+    """Those without the flag T."""
+    flags = [name.partition(b":2,")[2] for name in messages.names]
+    rows = [row for row, letters in enumerate(flags) if b"T" not in letters]
+    return messages if len(rows) == len(messages) else messages.picked(rows)
+
+
+def last_login() -> int:
+    """Seconds of the epoch; 0 if nothing is known."""
+    try:
+        descriptor = open_regular(LAST_LOGIN)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(descriptor, 20))
+    except (OSError, ValueError):
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def store_login(login: int, wait: int, padding: int) -> None:
+    """Let the next login count from this one. With a padding, as many logins may come early as make
+    up for the time that was not used before."""
+    last = login
+    if padding > 1:
+        before, floor = last_login(), login - wait * padding
+        last = max(before, floor) + wait
+    aside = b"tmp/%d.%d.lastlogin" % (login, os.getpid())
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, b"%d\n" % last)
+        finally:
+            os.close(descriptor)
+        os.rename(aside, LAST_LOGIN)
+    except OSError:
+        pass  # a mailbox that can't be written is no reason to refuse the next login
