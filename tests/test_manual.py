@@ -31,6 +31,7 @@ SOURCES = {"{}({})".format(*pages.name_of(source)): source for source in pages.s
 
 TCPD = {option.name: option.default for option in tcpd_options.TABLE}
 OPTIONS: dict[str, set[str]] = {  # a program that isn't here has none
+    "pop3d": set("CUTDXskp"),
     "couriertcpd": set(TCPD),
     "couriertls": {*tls_options.FLAGS, *tls_options.DESCRIPTORS, *tls_options.TEXTS},
     "courierlogger": {*logger_options.FLAGS, *logger_options.VALUES},
@@ -51,6 +52,7 @@ FOREIGN = {
     "ldap.conf(5)",
     *("pam(7)", "pam.d(5)", "passwd(5)", "resolv.conf(5)", "shadow(5)", "syslog(3)"),
     "systemd.socket(5)",
+    *("cyrus.conf(5)", "imapd.conf(5)", "master(8)"),
 }
 
 
