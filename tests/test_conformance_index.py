@@ -33,7 +33,6 @@ REQUIRED = {
 }
 NOT_YET = {
     "cve_35": "folders as part of the name come with Cyrus's pop3d",
-    "cve_36": "there is no cache of accounts yet",
 }
 
 

@@ -383,9 +383,11 @@ def test_a_module_takes_what_the_table_says(module, environment, script):
     env = {**environment, "AUTHUSER": login, "AUTHARGC": "1", "AUTHARGV0": login}
     env["AUTHUSERDB_FILE"] = "/nowhere/userdb"  # to look there is trouble
     env["AUTHDAEMON_SOCKET"] = "/nowhere/socket"
-    env["AUTHLDAP_RC"] = "/nowhere/authldaprc"
+    for name in ("LDAP", "MYSQL", "PGSQL", "SQLITE"):
+        env[f"AUTH{name}_RC"] = "/nowhere/rc"
     env["VPOPMAIL_ASSIGN"], env["VPOPMAIL_DOMAIN"] = "/nowhere/assign", "example.com"
-    looks_up = {"authcram", "authldap", "authuserdb", "authvchkpw"}
+    looks_up = {"authcram", "authldap", "authmysql", "authpgsql", "authsqlite"}
+    looks_up |= {"authuserdb", "authvchkpw"}
     words = ["/bin/false"] if module == "authcheckpassword" else []  # which accepts nobody
     for authtype in (LOGIN, *CRAM, EXTERNAL, b"cram-md4", b"LOGIN", b"plain", b"apop"):
         record = asked(authtype)
