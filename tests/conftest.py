@@ -7,6 +7,7 @@ account has a uid of its own; otherwise all have the tester's.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import random
 import re
@@ -40,6 +41,16 @@ def needs(program: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{program} is not installed")
     pytest.skip(f"{program} is not installed")
+
+
+def needs_module(name: str):
+    """A module of Python's that not everybody has. Without it as without a program."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"Python has no {name}")
+        pytest.skip(f"Python has no {name}", allow_module_level=True)
 
 
 def needs_root() -> None:

@@ -31,9 +31,6 @@ REQUIRED = {
     *span("f_net", 1, 7, "d"),
     *span("f_pid", 1, 3, "d"),
 }
-NOT_YET = {
-    "cve_35": "folders as part of the name come with Cyrus's pop3d",
-}
 
 
 def index() -> dict[str, list[str]]:
@@ -48,11 +45,7 @@ def index() -> dict[str, list[str]]:
 
 
 def test_every_id_is_in_the_name_of_a_test():
-    assert sorted(REQUIRED - set(NOT_YET) - set(index())) == []
-
-
-def test_what_is_excused_is_not_there_yet():
-    assert sorted(set(NOT_YET) & set(index())) == []
+    assert sorted(REQUIRED - set(index())) == []
 
 
 def test_no_name_has_a_row_that_there_is_not():

@@ -14,16 +14,14 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
-from tests.conftest import DEADLINE, ROOT, free_port, needs, sha, wait_until
+from tests.conftest import DEADLINE, ROOT, free_port, needs, needs_module, sha, wait_until
 
-if os.environ.get("CI") != "true":
-    pytest.importorskip("ldap")
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
+needs_module("ldap")
 from authmodules.authldap import authldap  # noqa: E402
 from authmodules.directory import escape  # noqa: E402
 from courierchain import request  # noqa: E402

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from couriertcpd.worker import LONGEST
-from tests.conftest import BIN, DEADLINE, Server, children_of, needs, wait_until
+from tests.conftest import BIN, DEADLINE, Server, children_of, needs, needs_module, wait_until
 
 GREETING = b"+OK Hello there.\r\n"
 DUMP = "#!/bin/sh\nenv | grep -E '^(A|B|TCP|LONG|MAX)'\necho .\n"
@@ -36,7 +36,7 @@ def access(request, public):
 
 
 def makedat(source: Path, file: Path) -> None:
-    pytest.importorskip("dbm.gnu")
+    needs_module("dbm.gnu")
     tmp = f"{file}.tmp"
     command = [BIN / "makedat", f"-src={source}", f"-file={file}", f"-tmp={tmp}", "-cidr"]
     subprocess.run(command, check=True, timeout=DEADLINE)

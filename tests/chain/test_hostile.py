@@ -7,6 +7,7 @@ log line an event, and the next client is served.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -75,12 +76,14 @@ def talk(server: Server, data: bytes) -> bytes:
     answer = b""
     with server.client() as client:
         client.send(data)
-        client.socket.shutdown(socket.SHUT_WR)
         try:
+            client.socket.shutdown(socket.SHUT_WR)
             while piece := client.socket.recv(65536):
                 answer += piece
-        except ConnectionResetError:
-            pass  # the server did not want all of it
+        except OSError as why:
+            if why.errno not in (errno.ECONNRESET, errno.ENOTCONN):
+                raise
+            # the server did not want all of it
     return answer
 
 

@@ -102,14 +102,14 @@ def conversation(server: Server, account: Account, paused: bool) -> Iterator[str
             if paused:
                 pause(server)
             status = client.ask(command)
-            yield status
+            yield re.sub(r"UID(\d)-\d+", r"UID\1", status)
             verb = command.split()[0]
             if status[:3] == "+OK" and (
                 verb in ("RETR", "TOP", "CAPA", "LANG") or command in ("LIST", "UIDL")
             ):
                 while (line := client.line()) != b".\r\n":
                     assert line
-                    yield re.sub(r"=_\d+-\d+", "=_", line.decode())
+                    yield re.sub(r"(=_|UID\d)-?\d+-?\d*", r"\1", line.decode())
         assert client.rest() == b""
     found = server.logged(rf"INFO: LOGOUT, user={account.name}, {PEER}, (.*), time=\d+")
     yield re.sub(r"sent=\d+", "sent", found[1])

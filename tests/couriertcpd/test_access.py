@@ -17,6 +17,7 @@ from courierchain.refusal import Refused
 from couriertcpd import access
 from couriertcpd.access import Access, Denied, in_text, is_key, read, variables
 from couriertcpd.options import parse
+from tests.conftest import needs_module
 
 SIZE = 100_000  # CVE-45
 
@@ -45,7 +46,7 @@ def make(request, tmp_path):
         if request.param == "text":
             path.write_text("#\n" + "".join(f"{key}\t{records[key]}\n" for key in records))
         else:
-            gnu = pytest.importorskip("dbm.gnu")
+            gnu = needs_module("dbm.gnu")
             with gnu.open(str(path), "n") as database:
                 for key, value in records.items():
                     database[key] = value
@@ -370,7 +371,7 @@ def test_a_file_with_nuls_is_refused(tmp_path):
 
 
 def test_a_damaged_database_is_refused_never_read_in_part(tmp_path):
-    gnu = pytest.importorskip("dbm.gnu")
+    gnu = needs_module("dbm.gnu")
     path = tmp_path / "file"
     with gnu.open(str(path), "n") as database:
         for number in range(500):

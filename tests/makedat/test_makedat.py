@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from couriertcpd.access import in_text
 from makedat.cidr import expand
-from tests.conftest import BIN, DEADLINE, needs, needs_root
+from tests.conftest import BIN, DEADLINE, needs, needs_module, needs_root
 
-gnu = pytest.importorskip("dbm.gnu")
+gnu = needs_module("dbm.gnu")
 
 MAKEDAT, MAKEDATPROG = "/usr/lib/courier/makedat", "/usr/lib/courier/courier/makedatprog"
 
