@@ -96,6 +96,10 @@ class AuthModule:
         if mailhost.is_proxy(env) and not mailhost.hosts(told):
             address = log.safe(account.address)
             log.warn(f"proxy enabled, but no proxy host defined for {address}")
+        if skeleton := env.get("AUTH_MKHOMEDIR_SKEL"):
+            from courierchain.skeleton import make_home
+
+            make_home(account, skeleton)
         return self._accept(account, question.service, [following, *argv[2:]], told)
 
     def ask(self, question: Request, env: dict[str, str]) -> Account:
