@@ -813,7 +813,8 @@ def test_row_12_stop_ends_the_daemon_and_its_sessions_and_returns_when_it_is_gon
         assert client.ask("DELE 1") == "+OK Deleted."
         done = daemon("-stop", more=())
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert not is_running(pid)
+        # Its lock, by which -stop knows, goes a moment before its pid.
+        wait_until(lambda: not is_running(pid), "the daemon is gone")
         assert client.rest() == b""
     with pytest.raises(ConnectionRefusedError):
         Client(daemon.port)

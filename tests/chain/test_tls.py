@@ -425,8 +425,9 @@ def test_fetchmail_over_both(pop3s, stls, john, trusted, public):
     assert (public / "fetched").read_bytes().count(b"Subject: one") == 2
 
 
-def test_f_kill_5_sessions_outlive_a_killed_listener(pop3s, john, tls):
-    server = pop3s()
+def test_f_kill_5_sessions_outlive_a_killed_listener(serve, settings, process_mode, john, tls):
+    stages = (*COURIERTLS, *(["-user=courier"] if ROOT else []), *AUTHUSERDB)
+    server = serve(*process_mode, stages=stages, env=settings)
     client = Client(server.port, tls).login(john)
     server.process.kill()
     server.process.wait()
