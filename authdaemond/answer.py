@@ -21,8 +21,6 @@ from courierchain.authmodule import AuthModule, Rejected
 from courierchain.authsocket import END, FAIL
 from courierchain.settings import Settings
 
-LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what modules import when they meet it
-
 
 def load(configuration: Configuration, env: dict[str, str]) -> dict[str, AuthModule]:
     """The modules of the list, by name, in its order; a WARN for each that isn't ours."""
@@ -39,19 +37,10 @@ def load(configuration: Configuration, env: dict[str, str]) -> dict[str, AuthMod
             found[name] = module
         else:
             log.warn(f"authdaemond: {configuration.file}: authmodulelist: no module {name} here")
-    load_late_modules()
-    return found
-
-
-def load_late_modules() -> None:
-    """Else each process would load them anew."""
-    for name in LATE:
-        try:
-            __import__(name)
-        except ImportError:
-            pass  # Python is built without it, and does without it
+    handover.load_late_modules()  # else each process would load them anew
     gc.collect()
     gc.freeze()
+    return found
 
 
 def to(question: Question, modules: dict[str, AuthModule], configuration: Configuration) -> bytes:

@@ -200,6 +200,18 @@ def holder(pidfile: str) -> int | None:
     return held[1]
 
 
+def children(pid: int) -> list[int]:
+    """The processes that all threads of one have begun; none if it has gone."""
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+    return found
+
+
 def _held_lock(pidfile: str) -> tuple[int, int] | None:
     """The lock file's descriptor and its owner; None if no daemon runs. Raises Refused."""
     lock = _open_lock(pidfile)

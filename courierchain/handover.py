@@ -24,6 +24,7 @@ from courierchain import failure, log, programs, request
 
 Main = Callable[[list[str], dict[str, str]], int]
 
+LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what few passwords need; userdb.dat
 HIGHEST = 65536  # descriptors are closed up to here where the system has no close_range
 
 
@@ -85,6 +86,15 @@ def load(entry: str) -> Main:
     """What "module:name" stands for. (importlib would cost more than all the rest.)"""
     module, _, name = entry.partition(":")
     return getattr(__import__(module, fromlist=[name]), name)
+
+
+def load_late_modules() -> None:
+    """Load what programs otherwise import when they meet it: perhaps where they can't any more."""
+    for name in LATE:
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # Python is built without it, and does without it
 
 
 def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> None:

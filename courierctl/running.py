@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from courierchain.daemon import lock_holder
+from courierchain.daemon import children, lock_holder
 from courierchain.refusal import refusal
 
 
@@ -27,15 +27,6 @@ def holder(pidfile: str) -> int | None:
         return lock_holder(lock)
     finally:
         os.close(lock)
-
-
-def children(pid: int) -> list[int]:
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-        lists = [_text(f"/proc/{pid}/task/{task}/children") for task in tasks]
-    except OSError:
-        return []  # gone meanwhile
-    return [int(child) for pids in lists for child in pids.split()]
 
 
 def family(pid: int) -> list[int]:

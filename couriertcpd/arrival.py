@@ -7,7 +7,7 @@ which changes what is known of it; then a process is told of it, over a channel 
 from __future__ import annotations
 
 import os
-from socket import SO_KEEPALIVE, SOL_SOCKET, socket
+from socket import AF_INET6, SO_KEEPALIVE, SOL_SOCKET, inet_ntop, socket
 
 from couriertcpd.listen import address_bytes, peer_name
 
@@ -29,9 +29,9 @@ class Arrival:
         here = client.getsockname()
         client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         self.client = client
-        self.remote: Address = (peer_name(peer), peer[1])
-        self.local: Address = (peer_name(here), here[1])
         self.address = address_bytes(peer)
+        self.remote: Address = (inet_ntop(AF_INET6, self.address), peer[1])
+        self.local: Address = (peer_name(here), here[1])
         self.variables: Variables = {}
 
 

@@ -29,6 +29,7 @@ from couriertcpd.arrival import Arrival, announce
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
 from couriertcpd.parkinglot import Parked, ParkingLot, Terms, unpacked
+from couriertcpd.reload import ParkedSessions, Sessions
 from couriertcpd.worker import (
     DONE,
     KEEP,
@@ -49,10 +50,6 @@ from couriertcpd.worker import (
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next session
 PARKING_LIFE = 10.0  # with -park, which is there to spare memory
 MOST_IDLE = 100  # workers that wait; the one that has waited longest goes first
-
-
-Serving = list[tuple[int, bytes]]  # pid and address
-PackedSessions = list[tuple[list[int], bytes]]  # as Parked.pack gives them
 
 
 class Child:
@@ -217,23 +214,11 @@ class Children:
             self._hand_over(parked.key, message, parked.descriptors, parked.address)
             parked.close()
 
-    def adopt(
-        self, sessions: list[tuple[int, bytes]], parked: list[tuple[list[int], bytes]]
-    ) -> None:
-        """Count the processes that this one had before it executed itself, pid and address; keep
-        the sessions that were parked, or give them processes if that is over."""
+    def adopt(self, sessions: Sessions, parked: ParkedSessions) -> None:
+        """Count the processes that this one had before it executed itself; keep the sessions that
+        were parked, or give them processes if that is over."""
         for descriptors, rest in parked:
-            try:
-                session = unpacked(descriptors, rest, self._terms.base if self._terms else {})
-                self._limits.take(session.address)
-                if self._terms:
-                    self.parked.add(session)
-                else:
-                    message = KEEP + session.content
-                    self._hand_over(session.key, message, session.descriptors, session.address)
-                    session.close()
-            except (OSError, ValueError) as why:
-                log.err(f"park: {why}")
+            self._adopt_parked(descriptors, rest)
         for pid, address in sessions:
             try:
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -244,7 +229,23 @@ class Children:
             self._limits.take(address)
             self._children[pid] = child
 
-    def retire(self) -> Serving:
+    def _adopt_parked(self, descriptors: list[int], rest: bytes) -> None:
+        try:
+            session = unpacked(descriptors, rest, self._terms.base if self._terms else {})
+            if self._terms:
+                self.parked.add(session)
+        except (OSError, ValueError) as why:
+            log.err(f"park: {why}")
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        self._limits.take(session.address)
+        if not self._terms:
+            message = KEEP + session.content
+            self._hand_over(session.key, message, session.descriptors, session.address)
+            session.close()
+
+    def retire(self) -> Sessions:
         """Hang up on all workers; pid and address of the processes that serve somebody.
 
         What workers have sent before is obeyed; afterwards they can send nothing, and see that.
@@ -260,10 +261,17 @@ class Children:
         serving = self._children.items()
         return [(pid, child.address) for pid, child in serving if child.address is not None]
 
-    def packed(self) -> PackedSessions:
-        """The parked sessions, for `adopt`."""
+    def packed(self) -> ParkedSessions:
+        """The parked sessions, for `adopt`. One whose content is nonsense is left behind: it comes
+        from a process of its user."""
         base = self._terms.base if self._terms else {}
-        return [parked.pack(base) for parked in self.parked.all()]
+        found = []
+        for parked in self.parked.all():
+            try:
+                found.append(parked.pack(base))
+            except (OSError, ValueError) as why:
+                log.err(f"park: {why}")
+        return found
 
     def reap(self) -> list[tuple[int, int]]:
         """Take leave of the processes that have ended; pid and status of those not begun here."""

@@ -13,8 +13,6 @@ from stat import S_IXOTH
 
 from courierchain import authtypes, handover, mailhost, programs
 
-LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what few passwords need; userdb.dat
-
 
 class Missing(Exception):
     """A program of the chain that isn't there, or can't be loaded."""
@@ -101,12 +99,3 @@ def closed_to_users() -> str | None:
             if not os.stat(parent).st_mode & S_IXOTH:
                 return parent
     return None
-
-
-def load_late_modules() -> None:
-    """Load what is otherwise imported by the session that needs it, after it became a user."""
-    for name in LATE:
-        try:
-            __import__(name)
-        except ImportError:
-            pass  # Python is built without it, and does without it

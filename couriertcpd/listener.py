@@ -24,7 +24,7 @@ from couriertcpd.children import Children
 from couriertcpd.encryption import Relay
 from couriertcpd.limits import Limits
 from couriertcpd.lookups import Lookups
-from couriertcpd.parkinglot import ParkingLot, Terms
+from couriertcpd.parkinglot import Terms
 from couriertcpd.proxies import Proxies
 from couriertcpd.reload import Inheritance, Reload
 from couriertcpd.systemd import Notifier
@@ -68,7 +68,6 @@ class Listener:
         self._throttle = throttle
         self._notifier = notifier
         self._reload = reload
-        self._reload.soft = terms.soft if terms else None
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
@@ -83,7 +82,7 @@ class Listener:
         )
         if before:
             self._children.adopt(before.sessions, before.parked)
-        self._watch(self._children.parked, self._children.resume)
+        self._epoll.register(self._children.parked, select.EPOLLIN)  # resumed at each turn
         proxies.serve(*watching, self._introduce)
         if lookups:
             lookups.serve(*watching, self._looked_up)
@@ -113,9 +112,11 @@ class Listener:
 
     def _execute_if_due(self) -> None:
         """After a reload's trial: as soon as everybody who has been accepted has a process."""
+        if not self._leave:
+            return
         rooms = (self._proxies, self._lookups, self._tls)
         waiting = any(room and room.waiting for room in rooms)
-        if self._leave and (not waiting or monotonic() >= self._leave):
+        if not waiting or monotonic() >= self._leave:
             self._leave = 0.0
             serving = self._children.retire()
             self._reload.execute(serving, self._children.packed(), self._signals)
@@ -304,7 +305,7 @@ class Listener:
         return min(patience, self._notifier.patience or TICK)
 
     def _watch(
-        self, sock: socket | ParkingLot, callback: Callable[[], None], events: int = select.EPOLLIN
+        self, sock: socket, callback: Callable[[], None], events: int = select.EPOLLIN
     ) -> None:
         self._callbacks[sock.fileno()] = callback
         self._epoll.register(sock, events)

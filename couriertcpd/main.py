@@ -39,7 +39,6 @@ from couriertcpd.installation import (
     closed_to_users,
     is_login,
     load_chain,
-    load_late_modules,
 )
 from couriertcpd.limits import Limits
 from couriertcpd.listen import endpoints, open_sockets, try_sockets
@@ -141,6 +140,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     if throttle:
         base = {**base, THROTTLE: throttle.name}
     serve = session(chain, base, options.stderr == "socket")
+    terms = parking_terms(options, base, before)
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
@@ -148,14 +148,14 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
-        terms=terms(options, base, before),
+        terms=terms,
         notifier=notifier,
-        reload=reload.Reload(argv, env, sockets, running, before),
+        reload=reload.Reload(argv, env, sockets, running, before, terms.soft if terms else None),
         before=before,
     ).run()
 
 
-def terms(
+def parking_terms(
     options: Options, base: dict[str, str], before: reload.Inheritance | None
 ) -> Terms | None:
     if options.park is None:
@@ -247,7 +247,7 @@ def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:
 def provide_for_closed_directories(options: Options) -> None:
     closed = closed_to_users() if os.geteuid() == 0 else None
     if closed:
-        load_late_modules()
+        handover.load_late_modules()
         log.warn(
             f"{options.argv0}: users cannot enter {closed}, so no program of this installation "
             "can be executed once a user has logged in; those that are resident work "

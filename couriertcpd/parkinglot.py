@@ -39,7 +39,7 @@ class Terms:
     there are programs that can't do with many. most: the highest descriptor that is parked.
     """
 
-    __slots__ = ("after", "base", "is_logged_to", "most", "_soft")
+    __slots__ = ("after", "base", "is_logged_to", "most", "soft")
 
     def __init__(
         self, after: float, base: dict[str, str], is_logged_to: bool, soft: int | None = None
@@ -49,17 +49,13 @@ class Terms:
         self.after = after
         self.base = base
         now, hard = getrlimit(RLIMIT_NOFILE)
-        self._soft = now if soft is None else soft
+        self.soft = now if soft is None else soft
         limit = max(now, min(hard, handover.HIGHEST))  # more would not be closed in a child
         setrlimit(RLIMIT_NOFILE, (limit, hard))
         self.most = limit - RESERVE
 
-    @property
-    def soft(self) -> int:
-        return self._soft
-
     def leave(self) -> None:
-        setrlimit(RLIMIT_NOFILE, (self._soft, getrlimit(RLIMIT_NOFILE)[1]))
+        setrlimit(RLIMIT_NOFILE, (self.soft, getrlimit(RLIMIT_NOFILE)[1]))
 
 
 class Parked:

@@ -109,20 +109,22 @@ class Proxies:
         try:
             data = arrival.client.recv(LONGEST, MSG_PEEK | MSG_DONTWAIT)
             header = haproxy.parse(data)
-            if not data:
-                self._forget(arrival)
-                arrival.client.close()
-            elif header:
+            if header:
                 arrival.client.recv(header.length, MSG_DONTWAIT)
-                self._forget(arrival)
-                introduce(arrival, header)
-                self._known(arrival)
-            elif len(data) == LONGEST:
-                self._refuse(arrival, "response too long")
         except BlockingIOError:
-            pass
+            return
         except (OSError, haproxy.BadHeader) as why:
             self._refuse(arrival, "connection closed" if isinstance(why, OSError) else str(why))
+            return
+        if header:
+            self._forget(arrival)
+            introduce(arrival, header)
+            self._known(arrival)
+        elif not data:
+            self._forget(arrival)
+            arrival.client.close()
+        elif len(data) == LONGEST:
+            self._refuse(arrival, "response too long")
 
     def _refuse(self, arrival: Arrival, why: str) -> None:
         self._forget(arrival)

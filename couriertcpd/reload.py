@@ -63,7 +63,7 @@ LONGEST = 1 << 22  # octets of a command line with its environment
 DONE = b"\n"
 
 Sessions = list[tuple[int, bytes]]  # pid and address
-ParkedSessions = list[tuple[list[int], bytes]]  # as parkinglot packs them
+ParkedSessions = list[tuple[list[int], bytes]]  # as parkinglot's Parked packs them
 CommandLine = tuple[list[str], dict[str, str]]  # argv and environment
 
 
@@ -130,7 +130,7 @@ class Reload:
 
     __slots__ = (
         *("_argv", "_env", "_running", "_sockets", "_uid", "_asker"),
-        *("_next", "_trial", "_output", "control", "soft"),
+        *("_next", "_trial", "_output", "control", "_soft"),
     )
 
     def __init__(
@@ -140,6 +140,7 @@ class Reload:
         sockets: list[socket],
         running: Daemon | None,
         before: Inheritance | None,
+        soft: int | None,
     ):
         self._argv = [os.path.abspath(argv[0]), *argv[1:]]
         self._env = env
@@ -150,8 +151,8 @@ class Reload:
         self._next: CommandLine = (self._argv, env)
         self._trial: int | None = None
         self._output = -1
+        self._soft = soft
         self.control: socket | None = None
-        self.soft: int | None = None
 
     def open(self) -> None:
         """Make `control`, and tell who has asked for this reload, if any, that all is well."""
@@ -280,8 +281,8 @@ class Reload:
             lines.append(f"asker {self._asker.fileno()}")
             descriptors.append(self._asker.fileno())
         lines += [f"session {pid} {inet_ntop(AF_INET6, address)}" for pid, address in sessions]
-        if self.soft is not None:
-            lines.append(f"soft {self.soft}")
+        if self._soft is not None:
+            lines.append(f"soft {self._soft}")
         for numbers, rest in parked:
             lines.append(f"parked {','.join(map(str, numbers))} {rest.hex()}")
             descriptors += numbers
@@ -340,7 +341,7 @@ def _reach(holder: int) -> socket:
     """A connection to the listener that has the lock, or whose parent has it. Raises Refused."""
     deadline = monotonic() + START_TIME
     while True:
-        for pid in (holder, *_children_of(holder)):
+        for pid in (holder, *daemon.children(holder)):
             listener = _connect(pid)
             if listener:
                 return listener
@@ -360,14 +361,6 @@ def _connect(pid: int) -> socket | None:
         pass
     listener.close()
     return None
-
-
-def _children_of(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
 
 
 def _control_name(pid: int) -> str:

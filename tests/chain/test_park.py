@@ -502,9 +502,11 @@ def served(server) -> set[str]:
 
 def connection(client) -> str:
     """The server's end of it, as processes have it in /proc."""
-    port = client.socket.getsockname()[1]
-    lines = [line for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]
-    (inode,) = (line.split()[9] for line in lines if line.split()[2].endswith(f":{port:04X}"))
+    here, there = (
+        f":{end[1]:04X}" for end in (client.socket.getsockname(), client.socket.getpeername())
+    )
+    lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]
+    (inode,) = (line[9] for line in lines if line[1].endswith(there) and line[2].endswith(here))
     return f"socket:[{inode}]"
 
 
@@ -601,6 +603,13 @@ def test_nonsense_ends_the_session_and_frees_its_place(monkeypatch, text):
         assert parent.client.recv(10) == b""
     assert len(parent.children.parked) == 0
     assert not parent.limits.full
+
+
+def test_CVE_37_nonsense_is_left_behind_when_the_listener_executes_itself(monkeypatch, capfd):
+    parent = Parent(monkeypatch)
+    parent.hear(worker.PARK + b"99999999999999 x", JOHN)
+    assert parent.children.packed() == []
+    assert "ERR: park: " in capfd.readouterr().err
 
 
 def test_F_NET_6_no_process_left_for_a_session_that_has_to_go_on(monkeypatch, capfd):
