@@ -124,6 +124,7 @@ class Listener:
         except Refused as why:
             log.err(f"authdaemond: {why}; everything stays as it was")
             return
+        os.write(self._staying, b".")  # a process that is only just forked holds this end too
         os.close(self._stay)
         os.close(self._staying)
         self._stay, self._staying = os.pipe()
@@ -181,7 +182,7 @@ def answers(path: str) -> bool:
 
 
 def work(listening: socket, stay: int, answer: Answer) -> int:
-    """Answer up to USES questions, until the other end of `stay` is closed; the exit status."""
+    """Answer up to USES questions, until `stay` has something or its end; the exit status."""
     set_wakeup_fd(-1)
     for number in (SIGCHLD, SIGHUP, SIGTERM, SIGINT):
         signal(number, SIG_DFL)
@@ -189,7 +190,7 @@ def work(listening: socket, stay: int, answer: Answer) -> int:
     rights = os.getresuid(), os.getresgid()
     ready = poll()
     ready.register(listening, POLLIN)
-    ready.register(stay, 0)
+    ready.register(stay, POLLIN)
     for _ in range(USES):
         connection = accept(listening, stay, ready)
         if connection is None:
