@@ -4,10 +4,9 @@
     couriertcpd -pid=FILE -stop | -restart | -reload
     couriertcpd -pid=FILE -reload [options] PORTLIST PROGRAM [ARG...]
 
-An option is one dash, its whole name and, after `=`, its value; the last of several counts, and a
-flag is on if it is there at all. The first argument without a dash ends them, so does a lone `-`
-(reference couriertcpd.md 2). What is wrong raises Refused with the line for descriptor 2; the exit
-status is then 1.
+Options are as in courierchain.commandline; the last of several counts, but for a LIST, and a flag
+is on if it is there at all (reference couriertcpd.md 2). What is wrong raises Refused with the line
+for descriptor 2; the exit status is then 1.
 
 Courier's numbers are read as C reads them: `-maxperip=4x` is 4. Ours are digits, or refused.
 """
@@ -16,6 +15,7 @@ from __future__ import annotations
 
 import os
 
+from courierchain import commandline
 from courierchain.refusal import Refused
 
 FLAG = "flag"
@@ -147,9 +147,11 @@ def parse(argv: list[str]) -> Options:
     With -stop and -restart nothing else is looked at, as nothing else is done. So it is with
     -reload, if nothing but -pid stands beside it.
     """
+    kinds = {option.name: option.kind for option in TABLE}
+    pairs, positionals = commandline.scan(argv, kinds)
+    given = dict(pairs)
     options = Options()
-    options.lists = []
-    given, positionals = _scan(argv, options.lists)
+    options.lists = [pair for pair in pairs if kinds[pair[0]] == LIST]
     options.argv0 = argv[0]
     options.portlist, options.program = "", []
     for option in TABLE:
@@ -166,25 +168,6 @@ def parse(argv: list[str]) -> Options:
         _check_numbers(options)
         _complete(options)
     return options
-
-
-def _scan(argv: list[str], lists: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
-    """The values given, by name, and the arguments after the options; `lists` takes all values of
-    an option that may be given several times."""
-    known = {option.name: option.kind for option in TABLE}
-    given = {}
-    rest = argv[1:]
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        if word == "-":
-            break
-        name, _, value = word[1:].partition("=")
-        if name not in known:
-            raise Refused(f"{argv[0]}: Invalid option: {word}")
-        if known[name] == LIST:
-            lists.append((name, value))
-        given[name] = value
-    return given, rest
 
 
 def _value(option: Option, text: str | None) -> str | float | None:

@@ -2,14 +2,14 @@
 
     couriertls [options] [PROGRAM [ARG...]]
 
-An option is one dash, its whole name and, after `=`, its value; the last of several counts, and a
-flag is on if it is there at all. The first argument without a dash ends them, so does a lone `-`
-(reference couriertcpd.md 2.1, 12.1). What is wrong raises Refused with the line for descriptor 2;
-the exit status is then 1.
+Options are as in courierchain.commandline; the last of several counts, and a flag is on if it is
+there at all. What is wrong raises Refused with the line for descriptor 2; the exit status is then
+1.
 """
 
 from __future__ import annotations
 
+from courierchain import commandline
 from courierchain.refusal import Refused
 
 FLAGS = {
@@ -59,7 +59,8 @@ class Options:
 
 def parse(argv: list[str]) -> Options:
     """Read a command line; argv[0] is the name that messages begin with. Raises Refused."""
-    given, program = _scan(argv)
+    pairs, program = commandline.scan(argv, (*FLAGS, *DESCRIPTORS, *TEXTS))
+    given = dict(pairs)
     options = Options()
     options.argv0, options.program = argv[0], program
     for name in FLAGS:
@@ -72,21 +73,6 @@ def parse(argv: list[str]) -> Options:
         options.remotefd = 0
     _check(options)
     return options
-
-
-def _scan(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The values given, by name, and the arguments after the options."""
-    given = {}
-    rest = argv[1:]
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        if word == "-":
-            break
-        name, _, value = word[1:].partition("=")
-        if name not in FLAGS and name not in DESCRIPTORS and name not in TEXTS:
-            raise Refused(f"{argv[0]}: Invalid option: {word}")
-        given[name] = value
-    return given, rest
 
 
 def _descriptor(argv0: str, name: str, text: str | None) -> int | None:
