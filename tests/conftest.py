@@ -202,6 +202,12 @@ class Server:
     def client(self) -> Client:
         return Client(self.port)
 
+    def answer(self, user: str, password: str) -> str:
+        """The reply to PASS, in a connection of its own."""
+        with self.client() as client:
+            client.line()
+            return client.try_login(user, password)
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -275,6 +281,11 @@ class Client:
         assert self.ask(f"USER {account.name}") == "+OK Password required."
         assert self.ask(f"PASS {account.password}") == "+OK logged in."
         return self
+
+    def try_login(self, user: str, password: str) -> str:
+        """The reply to PASS, after the greeting or a refusal."""
+        self.ask(f"USER {user}")
+        return self.ask(f"PASS {password}")
 
     def rest(self) -> bytes:
         """What comes until the server closes."""

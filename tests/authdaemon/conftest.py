@@ -23,7 +23,6 @@ from tests.conftest import (
     DEADLINE,
     Account,
     Accounts,
-    Client,
     needs,
     needs_root,
     sha,
@@ -194,11 +193,6 @@ def original(site):
     site.start(LIB / "authdaemond")
     yield site
     site.stop()
-
-
-def try_login(client: Client, name: str, password: str) -> str:
-    client.ask(f"USER {name}")
-    return client.ask(f"PASS {password}")
 
 
 def groups_of(account: Account) -> set[int]:

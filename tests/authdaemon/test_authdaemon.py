@@ -11,7 +11,7 @@ import pytest
 
 from courierchain import authsocket
 from courierchain.authsocket import NoAnswer
-from tests.authdaemon.conftest import groups_of, try_login
+from tests.authdaemon.conftest import groups_of
 from tests.conftest import Client
 
 STAGES = ("courierpop3login", "authdaemon", "courierpop3d", "./Maildir")
@@ -63,8 +63,8 @@ def test_wrong_passwords_and_unknown_users_are_refused(original, serve, stages):
     for name, password in (("john", "wrong"), ("nobody-here", "x"), ("petra", "wrong")):
         with server.client() as client:
             client.line()
-            assert try_login(client, name, password) == "-ERR [AUTH] Login failed."
-            assert try_login(client, "john", original.john.password) == "+OK logged in."
+            assert client.try_login(name, password) == "-ERR [AUTH] Login failed."
+            assert client.try_login("john", original.john.password) == "+OK logged in."
 
 
 def test_the_next_module_is_asked(original, serve, accounts):
@@ -94,7 +94,7 @@ def test_AUTHCHAIN_05_uid_0_is_not_served(original, serve):
     server = serve(stages=STAGES, tcpd=original.tcpd(), env=env)
     with server.client() as client:
         client.line()
-        assert try_login(client, "root2", "x").startswith("-ERR")
+        assert client.try_login("root2", "x").startswith("-ERR")
 
 
 @pytest.mark.parametrize("user", ["*", "john\t", "x' OR '1'='1", "john\\", "é", "john " * 600])
@@ -103,7 +103,7 @@ def test_CVE_48_hostile_userids_are_nobody(original, serve, user):
     server = serve(stages=STAGES, tcpd=original.tcpd(), env=env)
     with server.client() as client:
         client.line()
-        assert try_login(client, user, original.john.password) == FAILED
+        assert client.try_login(user, original.john.password) == FAILED
 
 
 # An authdaemond that misbehaves.
@@ -179,7 +179,7 @@ def test_3206_02_junk_is_a_temporary_failure(served_by_fake, fake):
         fake.answer = answer
         with server.client() as client:
             client.line()
-            said = try_login(client, "john", "x")
+            said = client.try_login("john", "x")
             assert said.startswith(("-ERR [SYS/TEMP] ", "-ERR [SYS/PERM] ")), answer
     server.logged("ERR: authdaemon: authdaemond: not a whole answer")
     server.logged("ERR: authdaemon: authdaemond: no answer")
@@ -191,7 +191,7 @@ def test_an_authdaemond_that_hangs_or_has_gone_is_a_temporary_failure(served_by_
         server = served_by_fake(**env)
         with server.client() as client:
             client.line()
-            assert try_login(client, "john", "x").startswith("-ERR [SYS/TEMP] ")
+            assert client.try_login("john", "x").startswith("-ERR [SYS/TEMP] ")
         server.logged("ERR: authdaemon: .*(no answer in time|is authdaemond running.*)")
 
 
@@ -201,7 +201,7 @@ def test_it_is_asked_what_the_login_program_was_told(served_by_fake, fake):
     server = served_by_fake()
     with server.client() as client:
         client.line()
-        assert try_login(client, "john", " a  b ") == "-ERR [AUTH] Login failed."
+        assert client.try_login("john", " a  b ") == "-ERR [AUTH] Login failed."
     record = b"pop3\nlogin\njohn\n a  b \n"
     expected = b"TCPREMOTEIP=::ffff:127.0.0.1\nAUTH %d\n%s" % (len(record), record)
     assert fake.asked == [expected], "and nothing at the start"

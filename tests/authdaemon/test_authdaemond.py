@@ -22,7 +22,7 @@ from authdaemond.configuration import Configuration
 from courierchain.account import Account
 from courierchain.refusal import Refused
 from courierchain.request import BadRequest
-from tests.authdaemon.conftest import HMAC_MD5_OF_SECRET, LIB, MODULES, try_login
+from tests.authdaemon.conftest import HMAC_MD5_OF_SECRET, LIB, MODULES
 from tests.conftest import BIN, children_of, needs, wait_until
 
 ORIGINALS = "/usr/lib/courier/courier"
@@ -144,7 +144,7 @@ def test_the_originals_login_program_uses_it(ours, serve, module):
     with server.client() as client:
         client.line()
         if module:  # the original's would take 5 seconds
-            assert try_login(client, "paul", ours.paul.password) == "-ERR Login failed."
+            assert client.try_login("paul", ours.paul.password) == "-ERR Login failed."
         challenge = b64decode(client.ask("AUTH CRAM-MD5").removeprefix("+ "))
         digest = hmac.new(b"secret", challenge, "md5").hexdigest()
         assert client.ask(b64encode(f"john {digest}".encode()).decode()) == "+OK logged in."

@@ -128,15 +128,9 @@ def test_the_whole_chain_and_a_change_of_the_file(serve, any_mode, rule, account
     rule.write_text(text)
     server = serve(*any_mode, stages=stages, env={"AUTHCUSTOM": f"{rule}:authcustom", **NO_DELAY})
 
-    def answer(user: str, password: str) -> str:
-        with server.client() as client:
-            client.line()
-            client.ask(f"USER {user}")
-            return client.ask(f"PASS {password}")
-
-    assert answer("john", "secret") == "+OK logged in."
-    assert answer("mary", mary.password) == "+OK logged in."  # of the next module
-    assert answer("john", "wrong") == "-ERR Login failed."
+    assert server.answer("john", "secret") == "+OK logged in."
+    assert server.answer("mary", mary.password) == "+OK logged in."  # of the next module
+    assert server.answer("john", "wrong") == "-ERR Login failed."
     rule.write_text(text.replace('b"secret"', 'b"another one"'))
-    assert wait_until(lambda: answer("john", "another one") == "+OK logged in.")
-    assert answer("john", "secret") == "-ERR Login failed."
+    assert wait_until(lambda: server.answer("john", "another one") == "+OK logged in.")
+    assert server.answer("john", "secret") == "-ERR Login failed."

@@ -138,13 +138,7 @@ def test_the_whole_chain(serve, any_mode, domain, accounts):
         *any_mode, stages=stages, env={"VPOPMAIL_ASSIGN": str(domain / "assign"), **NO_DELAY}
     )
 
-    def answer(user: str, password: str) -> str:
-        with server.client() as client:
-            client.line()
-            client.ask(f"USER {user}")
-            return client.ask(f"PASS {password}")
-
-    assert answer("john@example.com", "secret") == "+OK logged in."
-    assert answer("mary", mary.password) == "+OK logged in."
-    assert answer("john@example.com", "wrong") == "-ERR Login failed."
-    assert answer("john@example.net", "secret") == "+OK logged in."
+    assert server.answer("john@example.com", "secret") == "+OK logged in."
+    assert server.answer("mary", mary.password) == "+OK logged in."
+    assert server.answer("john@example.com", "wrong") == "-ERR Login failed."
+    assert server.answer("john@example.net", "secret") == "+OK logged in."
