@@ -27,7 +27,7 @@ from time import monotonic, sleep
 
 from authdaemond import question
 from authdaemond.question import Question
-from courierchain import authmodule, handover, log
+from courierchain import authmodule, connections, handover, log
 from courierchain.account import Unusable
 from courierchain.authmodule import TemporaryFailure
 from courierchain.refusal import Refused, refusal
@@ -187,6 +187,7 @@ def work(listening: socket, stay: int, answer: Answer) -> int:
     for number in (SIGCHLD, SIGHUP, SIGTERM, SIGINT):
         signal(number, SIG_DFL)
     authmodule.opens_sessions = False
+    connections.allowed = True
     rights = os.getresuid(), os.getresgid()
     ready = poll()
     ready.register(listening, POLLIN)
@@ -201,6 +202,7 @@ def work(listening: socket, stay: int, answer: Answer) -> int:
             alarm(0)
         if (os.getresuid(), os.getresgid()) != rights:
             break  # a module has left something behind
+    connections.drop()
     return 0
 
 

@@ -22,7 +22,7 @@ import pwd
 from _operator import _compare_digest as same
 
 from authmodules import directory, rcfile
-from authmodules.directory import Attributes, Directory, Found, escape
+from authmodules.directory import Attributes, Directory, Found, Question, Several, escape
 from authmodules.rcfile import RcFile
 from courierchain import cram, handover, log, passwords
 from courierchain.account import Account
@@ -61,11 +61,16 @@ def authldap(request: Request, settings: Settings) -> Account:
     if not (binds or rc.text("LDAP_CLEARPW") or rc.text("LDAP_CRYPTPW")):
         raise TemporaryFailure(f"{rc.path}: set LDAP_AUTHBIND 1, LDAP_CLEARPW or LDAP_CRYPTPW")
 
-    def talk(server: Directory) -> Found:
+    def talk(server: Directory, question: Question) -> Found:
+        user, secret = question
         dn, entry = look_up(user, rc, server)
         return dn, entry, binds and server.is_password(dn, secret)
 
-    dn, entry, bound = directory.ask(rc, talk)
+    try:
+        dn, entry, bound = directory.ask(rc, talk, (user, secret))
+    except Several:
+        log.warn(f"authldap: several entries match user={log.safe(user)}: nobody is let in")
+        dn, entry, bound = *NOBODY, False
     if request.login and binds:
         proved = bound or passwords.verify(secret, None)  # so an unknown user takes as long
     elif request.login:
@@ -95,7 +100,7 @@ def look_up(user: bytes, rc: RcFile, server: Directory) -> tuple[str, Attributes
     pattern = f"({attribute}={escape(value)})"
     if rc.text("LDAP_FILTER"):
         pattern = f"(&{rc.text('LDAP_FILTER')}{pattern})"
-    return only(user, server.find(rc.needed("LDAP_BASEDN"), pattern, wanted(rc)))
+    return only(server.find(rc.needed("LDAP_BASEDN"), pattern, wanted(rc)))
 
 
 def by_map(user: bytes, rc: RcFile, server: Directory) -> bytes:
@@ -105,14 +110,15 @@ def by_map(user: bytes, rc: RcFile, server: Directory) -> bytes:
     filled = [part.replace("@realm@", escape(realm)) for part in parts]
     base = rc.text("LDAP_EMAILMAP_BASEDN") or rc.needed("LDAP_BASEDN")
     attribute = rc.text("LDAP_EMAILMAP_ATTRIBUTE", "handle")
-    _, entry = only(user, server.find(base, escape(local_part).join(filled), [attribute]))
+    _, entry = only(server.find(base, escape(local_part).join(filled), [attribute]))
     return next(iter(entry.get(attribute.lower(), [])), b"")
 
 
-def only(user: bytes, entries: list[tuple[str, Attributes]]) -> tuple[str, Attributes]:
+def only(entries: list[tuple[str, Attributes]]) -> tuple[str, Attributes]:
+    """Raises Several."""
     if len(entries) > 1:
-        log.warn(f"authldap: several entries match user={log.safe(user)}: nobody is let in")
-    return entries[0] if len(entries) == 1 else NOBODY
+        raise Several
+    return entries[0] if entries else NOBODY
 
 
 def wanted(rc: RcFile) -> list[str]:

@@ -14,7 +14,7 @@ How the server is reached is said in the file:
 
 What a client types is sent as a literal in hexadecimal digits, `_utf8mb4 X'6a6f686e'`, which no
 byte and no character set can turn into SQL. Bytes that are none of the character set are nobody's
-name.
+name. The connection is kept where the process lives on (courierchain.connections).
 
 PyMySQL is imported with the module, so that the listener has it before it forks: 50 ms once, and
 0.4 ms more for each fork, instead of 50 ms for each login.
@@ -28,6 +28,7 @@ from authmodules import sqlclause, sqltable
 from authmodules.rcfile import RcFile
 from authmodules.sqlclause import Statement
 from authmodules.sqltable import Rows, seconds
+from courierchain import connections
 from courierchain.account import Account
 from courierchain.authmodule import PermanentFailure, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -44,6 +45,7 @@ except ImportError:  # said when somebody logs in: a listener must not fail to s
 SOCKETS = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock")
 LOCAL = ("", "localhost")
 CHARACTER_SET = "utf8mb4"
+ENDED = ((2006,), (2013,), (2055,), (1053,), (1927,), (4031,))  # errors of a closed connection
 NOT_TEXT = 1300  # bytes that are none of the character set
 LASTING = frozenset(  # errors of the server that need an administrator
     (
@@ -69,26 +71,62 @@ def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
         raise TemporaryFailure(
             f"{rc.place('MYSQL_CHARACTER_SET')}: {name!r} is not one of MySQL's (utf8mb4 is)"
         ) from why
-    values = [piece for piece in statement if isinstance(piece, bytes)]
     try:
         sql = "".join(literal(piece, name, encoding) for piece in statement)
     except UnicodeDecodeError:
         return sqltable.MOST, []
+    limits = tuple(seconds(settings, f"AUTHSQL_{kind}_TIMEOUT") for kind in ("CONNECT", "QUERY"))
     try:
-        connection = connect(rc, name, settings)
-        try:
-            cursor = connection.cursor()
-            cursor.execute(sql)
-            return len(cursor.description or ()), [list(row) for row in cursor.fetchall()]
-        finally:
-            connection.close()
+        return connections.ask(
+            "authmysql",
+            (rc, limits),
+            lambda: Link(connect(rc, name, *limits)),
+            lambda link: link.rows(sql),
+        )
     except pymysql.Error as why:
-        if why.args and why.args[0] == NOT_TEXT and not b"".join(values).isascii():
+        values = b"".join(piece for piece in statement if isinstance(piece, bytes))
+        if why.args and why.args[0] == NOT_TEXT and not values.isascii():
             return sqltable.MOST, []
         raise failure(why, rc) from why
     except (OSError, ValueError) as why:  # certificates; what is not in the character set
         text = sqltable.shown(str(why))
         raise TemporaryFailure(f"{rc.place('MYSQL_SERVER')}: {text}") from why
+
+
+class Link(connections.Connection):
+    """A connection to the server."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: pymysql.Connection):
+        self._connection = connection
+
+    def rows(self, sql: str) -> Rows:
+        """Raises pymysql.Error, OSError, ValueError, and Gone."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql)
+                return len(cursor.description or ()), [list(row) for row in cursor.fetchall()]
+        except pymysql.Error as why:
+            if is_gone(why):
+                raise connections.Gone(why) from why
+            raise
+
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._connection._sock.fileno(),)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def abandon(self) -> None:
+        self._connection._force_close()
+
+
+def is_gone(why: pymysql.Error) -> bool:
+    """Whether the server has closed the connection. One that is too slow may be so again."""
+    if isinstance(why.__context__, TimeoutError):
+        return False
+    return isinstance(why, pymysql.InterfaceError) or why.args[:1] in ENDED
 
 
 def literal(piece: str | bytes, name: str, encoding: str) -> str:
@@ -99,7 +137,7 @@ def literal(piece: str | bytes, name: str, encoding: str) -> str:
     return f" _{name} X'{piece.hex()}' "
 
 
-def connect(rc: RcFile, character_set: str, settings: Settings):  # type: ignore[no-untyped-def]
+def connect(rc: RcFile, character_set: str, patience: int, silence: int) -> pymysql.Connection:
     server = rc.text("MYSQL_SERVER")
     tls = {
         option: value
@@ -108,7 +146,6 @@ def connect(rc: RcFile, character_set: str, settings: Settings):  # type: ignore
     }
     if authority := rc.text("MYSQL_SSL_CACERT"):
         tls["ca"] = authority
-    silence = seconds(settings, "AUTHSQL_QUERY_TIMEOUT")
     return pymysql.connect(
         host=server or "localhost",
         port=rc.number("MYSQL_PORT"),
@@ -120,12 +157,12 @@ def connect(rc: RcFile, character_set: str, settings: Settings):  # type: ignore
         client_flag=rc.number("MYSQL_OPT"),
         ssl=tls or None,
         ssl_disabled=not tls,
-        connect_timeout=seconds(settings, "AUTHSQL_CONNECT_TIMEOUT"),
+        connect_timeout=patience,
         read_timeout=silence,
         write_timeout=silence,
         use_unicode=False,  # values as they are,
         conv={},  # and as text
-        autocommit=None,  # as the server has it: that is one question less
+        autocommit=True,  # else a kept connection would for ever see what was there at first
     )
 
 

@@ -12,7 +12,8 @@ How the server is reached is said in the file:
                           in older files, which have no PGSQL_CONNECTION; else they don't count,
                           so that the PGSQL_DATABASE of the file as it is shipped does no harm
 
-Values are bound by the server. Bytes that are none of its character set are nobody's name.
+Values are bound by the server. Bytes that are none of its character set are nobody's name. The
+connection is kept where the process lives on (courierchain.connections).
 
 psycopg is imported with the module, so that the listener has it before it forks: 95 ms once, and
 1.3 ms more for each fork, instead of 95 ms for each login. Of it libpq is used as it is: its own
@@ -29,6 +30,7 @@ from authmodules import sqlclause, sqltable
 from authmodules.rcfile import RcFile
 from authmodules.sqlclause import Statement
 from authmodules.sqltable import Rows, seconds
+from courierchain import connections
 from courierchain.account import Account
 from courierchain.authmodule import PermanentFailure, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -61,17 +63,45 @@ def authpgsql(request: Request, settings: Settings) -> Account:
 def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
     if psycopg is None:
         raise PermanentFailure("psycopg is not installed (pip install 'psycopg[binary]')")
+    limits = [seconds(settings, f"AUTHSQL_{kind}_TIMEOUT") for kind in ("CONNECT", "QUERY")]
     try:
-        connection = connect(rc, monotonic() + seconds(settings, "AUTHSQL_CONNECT_TIMEOUT"))
-        try:
-            until = monotonic() + seconds(settings, "AUTHSQL_QUERY_TIMEOUT")
-            return rows(connection, rc, statement, until)
-        finally:
-            connection.finish()
+        return connections.ask(
+            "authpgsql",
+            rc,
+            lambda: Link(connect(rc, monotonic() + limits[0])),
+            lambda link: link.rows(rc, statement, monotonic() + limits[1]),
+        )
     except psycopg.Error as why:
         raise unreachable(rc, str(why)) from why
     except TimeoutError as why:
         raise unreachable(rc, "no answer in time") from why
+
+
+class Link(connections.Connection):
+    """A connection to the server."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: pq.abc.PGconn):
+        self._connection = connection
+
+    def rows(self, rc: RcFile, statement: Statement, until: float) -> Rows:
+        """Raises psycopg.Error, TimeoutError, TemporaryFailure, PermanentFailure, and Gone."""
+        try:
+            return rows(self._connection, rc, statement, until)
+        except (psycopg.Error, TemporaryFailure) as why:
+            if self._connection.status == pq.ConnStatus.BAD:
+                raise connections.Gone(why) from why
+            raise
+
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._connection.socket,)
+
+    def close(self) -> None:
+        self._connection.finish()
+
+    def abandon(self) -> None:
+        os.close(self._connection.socket)
 
 
 def connect(rc: RcFile, until: float) -> pq.abc.PGconn:
@@ -122,19 +152,31 @@ def rows(connection: pq.abc.PGconn, rc: RcFile, statement: Statement, until: flo
     connection.send_query_params(sql, values)
     while connection.flush():
         wait(connection, POLLOUT, until)
-    while connection.is_busy():
-        wait(connection, POLLIN, until)
-        connection.consume_input()
-    result = connection.get_result()
+    result = next_result(connection, until)
+    state = ""
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-        state = result and (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-        if state in NOT_TEXT and not b"".join(values).isascii():
-            return sqltable.MOST, []
-        raise refused(rc, state or "", connection.error_message.decode(errors="replace"))
+        state = sqlstate(result)
+        if state not in NOT_TEXT or b"".join(values).isascii():
+            raise refused(rc, state, connection.error_message.decode(errors="replace"))
+    while next_result(connection, until):  # nothing is left of it when the next question is put
+        pass
+    if result is None or state:
+        return sqltable.MOST, []
     columns = range(result.nfields)
     return result.nfields, [
         [result.get_value(row, column) for column in columns] for row in range(result.ntuples)
     ]
+
+
+def sqlstate(result: pq.abc.PGresult | None) -> str:
+    return (result and result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+
+
+def next_result(connection: pq.abc.PGconn, until: float) -> pq.abc.PGresult | None:
+    while connection.is_busy():
+        wait(connection, POLLIN, until)
+        connection.consume_input()
+    return connection.get_result()
 
 
 def wait(connection: pq.abc.PGconn, event: int, until: float) -> None:

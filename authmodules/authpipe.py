@@ -10,10 +10,13 @@ answers each on descriptor 1 (reference auth.md 2.6; the forms are those of `aut
                                        NAME, MAILDIR, QUOTA, OPTIONS
     FAIL LF                            no such user, or a wrong password
 
-Every login has a program of its own, which is asked once, and then finds the end of its input: a
-chain has no process that would keep one. A program that isn't there, ends without an answer, gives
-another one, or needs more than AUTHPROGRAM_TIMEOUT seconds, is a temporary failure, never an
-unknown user.
+In authdaemond, and in processes of `couriertcpd -uses=N` that log people in, the program stays and
+is asked again and again, unless it ends, says something unasked, or is replaced: then there is a
+new one for the next question (courierchain.connections). Elsewhere every login has a program of its
+own, which is asked once, finds TCPREMOTEIP in its environment, and then the end of its input.
+
+A program that isn't there, ends without an answer, gives another one, or needs more than
+AUTHPROGRAM_TIMEOUT seconds, is a temporary failure, never an unknown user.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from select import POLLIN, poll
 from time import monotonic
 
 from authmodules.authdaemon import account, question_of
-from courierchain import authsocket, handover
+from courierchain import authsocket, connections, handover
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.authsocket import END, FAIL, LARGEST_ANSWER, NoAnswer
@@ -41,25 +44,41 @@ def authpipe(request: Request, settings: Settings) -> Account:
         raise Rejected  # nobody's question
     path = settings.text("AUTHPIPE_PROGRAM")
     question = question_of(request)
-    program = Program(path, {**os.environ, "TCPREMOTEIP": settings.text("TCPREMOTEIP")})
+    limit = settings.seconds("AUTHPROGRAM_TIMEOUT")
+    env = {name: value for name, value in os.environ.items() if name != "TCPREMOTEIP"}
+    if not connections.allowed:
+        env["TCPREMOTEIP"] = settings.text("TCPREMOTEIP")
     try:
-        fields = authsocket.fields(program.ask(question, settings.seconds("AUTHPROGRAM_TIMEOUT")))
+        answer = connections.ask(
+            "authpipe",
+            (path, version(path)),
+            lambda: Program(path, env),
+            lambda program: program.ask(question, limit),
+        )
+        fields = authsocket.fields(answer)
         if fields is None:
             raise Rejected
         return account(fields)
     except (NoAnswer, TemporaryFailure) as why:
         raise TemporaryFailure(f"{path}: {str(why).removeprefix('authdaemond: ')}") from why
-    finally:
-        program.end()
 
 
-class Program:
+def version(path: str) -> tuple[int, int, int] | None:
+    """Changes when another file takes the place of this one."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino, there.st_mtime_ns
+
+
+class Program(connections.Connection):
     """The running program, the first of a process group, and the pipes to it and from it."""
 
     __slots__ = ("_process", "_input", "_output")
 
     def __init__(self, path: str, env: dict[str, str]):
-        """Raises TemporaryFailure."""
+        """Raises NoAnswer."""
         its_input, self._input = os.pipe()
         self._output, its_output = os.pipe()
         ends = [(os.POSIX_SPAWN_DUP2, its_input, 0), (os.POSIX_SPAWN_DUP2, its_output, 1)]
@@ -70,15 +89,13 @@ class Program:
         except OSError as why:
             os.close(self._input)
             os.close(self._output)
-            raise TemporaryFailure(
-                f"cannot run {path}: {why.strerror} (check AUTHPIPE_PROGRAM)"
-            ) from why
+            raise NoAnswer(f"cannot run it: {why.strerror} (check AUTHPIPE_PROGRAM)") from why
         finally:
             os.close(its_input)
             os.close(its_output)
 
     def ask(self, question: bytes, limit: float) -> bytes:
-        """The answer, as it is. Raises NoAnswer; what hangs is killed, with all its group."""
+        """The answer, as it is. Raises Gone and NoAnswer; what hangs is killed, with its group."""
         deadline = monotonic() + limit
         answer = b""
         try:
@@ -88,19 +105,23 @@ class Program:
                     os.killpg(self._process, SIGKILL)
                     raise NoAnswer(f"no answer in {limit} seconds; killed")
                 part = os.read(self._output, PIECE)
+                if not part and not answer:
+                    raise connections.Gone(NoAnswer("it has ended without a whole answer"))
                 answer += part
                 if not part or len(answer) > LARGEST_ANSWER:
                     raise NoAnswer(
                         "it has ended without a whole answer" if not part else "too long"
                     )
         except BrokenPipeError as why:
-            raise NoAnswer("it has ended without a question") from why
+            raise connections.Gone(NoAnswer("it has ended without a question")) from why
         return answer
 
-    def end(self) -> None:
+    def descriptors(self) -> tuple[int, ...]:
+        return self._input, self._output
+
+    def close(self) -> None:
         """Nothing of it is left when this process becomes the next program."""
-        os.close(self._input)
-        os.close(self._output)
+        self.abandon()
         over = os.pidfd_open(self._process)
         try:
             for kill in (SIGTERM, SIGKILL):
@@ -110,6 +131,10 @@ class Program:
         finally:
             os.close(over)
         os.waitpid(self._process, 0)
+
+    def abandon(self) -> None:
+        os.close(self._input)
+        os.close(self._output)
 
 
 def wait(descriptor: int, deadline: float) -> bool:

@@ -11,21 +11,24 @@ knows: ldap.conf(5), or LDAPTLS_CACERT in the environment of the listener. Refer
 followed: they would take passwords to servers that nobody has named.
 
 libldap has no time limit for a TLS handshake, nor for looking up a name. So a process of its own
-talks with a server, and is killed when all of it takes longer than STEPS steps may. Needs
-python-ldap.
+talks with a server, and is killed when all of it takes longer than STEPS steps may. Where the
+asking process keeps connections (courierchain.connections) that process stays, with its own to the
+server: one to search, and one on which passwords are tried. Needs python-ldap.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import struct
 from _signal import SIGKILL
+from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from collections.abc import Callable
 from select import POLLIN, poll
 from time import monotonic
 
 from authmodules.rcfile import RcFile
-from courierchain import handover
+from courierchain import connections, handover
 from courierchain.authmodule import TemporaryFailure
 
 try:
@@ -48,7 +51,8 @@ NOT_THIS_PASSWORD = (ldap.INVALID_CREDENTIALS, ldap.INAPPROPRIATE_AUTH)
 TIMEOUT = 5
 STEPS = 3
 PIECE = 65536
-ANSWER, TROUBLE, UNREACHED = range(3)  # what the process that has talked found out
+ANSWER, SEVERAL, TROUBLE, UNREACHED = range(4)  # what the process that has talked found out
+LENGTH = struct.Struct("I")  # in front of what is told between the processes
 UNCHECKED = (ldap.OPT_X_TLS_NEVER, ldap.OPT_X_TLS_ALLOW)
 
 
@@ -57,17 +61,29 @@ def escape(value: bytes) -> str:
     return "".join(chr(octet) if octet in PLAIN else f"\\{octet:02x}" for octet in value)
 
 
+class Several(Exception):
+    """More than one entry matches."""
+
+
 class Directory:
     """One server. Everything raises TemporaryFailure for what is wrong with the settings, and
     ldap.LDAPError for what is wrong with the server."""
 
-    __slots__ = ("_connection", "_limit", "_uri")
+    __slots__ = ("_rc", "_connection", "_verifier", "_limit", "_uri")
 
-    def __init__(self, uri: str, rc: RcFile):
-        """Connect, and bind if that is wanted."""
+    def __init__(self, uri: str, rc: RcFile, *, stays: bool):
+        """Connect, and bind if that is wanted. `stays`: for more than one question."""
         self._uri = uri
+        self._rc = rc
         self._limit = rc.number("LDAP_TIMEOUT") or TIMEOUT
-        self._connection = connection = ldap.initialize(uri)
+        self._connection = self._connected()
+        self._verifier = None if stays else self._connection
+        if rc.number("LDAP_INITBIND"):
+            self._bind(rc)
+
+    def _connected(self) -> ldap.ldapobject.LDAPObject:
+        uri, rc = self._uri, self._rc
+        connection = ldap.initialize(uri)
         connection.timeout = self._limit
         for option, value in options(rc, self._limit):
             connection.set_option(option, value)
@@ -75,8 +91,7 @@ class Directory:
             require_name(connection)
         if rc.number("LDAP_TLS") and not uri.startswith("ldaps"):
             connection.start_tls_s()
-        if rc.number("LDAP_INITBIND"):
-            self._bind(rc)
+        return connection
 
     def _bind(self, rc: RcFile) -> None:
         dn, secret = rc.needed("LDAP_BINDDN"), rc.needed("LDAP_BINDPW")
@@ -111,70 +126,135 @@ class Directory:
         succeeds (RFC 4513 section 5.1.2; CVE-09)."""
         if not dn or not secret:
             return False
+        if self._verifier is None:
+            self._verifier = self._connected()
         try:
-            self._connection.simple_bind_s(dn, secret)
+            self._verifier.simple_bind_s(dn, secret)
             return True
         except NOT_THIS_PASSWORD:
             return False
 
 
+Question = tuple[bytes, bytes]  # userid and password
 Found = tuple[str, Attributes, bool]
-Talk = Callable[[Directory], Found]  # what marshal can carry to the process that asks
+Talk = Callable[[Directory, Question], Found]  # of marshal's types; may raise Several
 
 
-def ask(rc: RcFile, talk: Talk) -> Found:
-    """What `talk` has found out from the first server that could tell. Raises TemporaryFailure."""
-    limit = (rc.number("LDAP_TIMEOUT") or TIMEOUT) * STEPS
+class Unreached(Exception):
+    """A server gives no answer; the text says why."""
+
+
+def ask(rc: RcFile, talk: Talk, question: Question) -> Found:
+    """What `talk` finds out from the first server that can tell; it must depend on `rc` alone.
+
+    Raises Several, and TemporaryFailure.
+    """
     failures = []
     for uri in rc.needed("LDAP_URI").replace(",", " ").split():
-        kind, found = marshal.loads(apart(limit, outcome, uri, rc, talk))
-        if kind == ANSWER:
-            dn, entry, bound = found
-            return dn, entry, bound
-        if kind == TROUBLE:
-            raise TemporaryFailure(found)
-        failures.append(f"{uri}: {found}")
+        try:
+            kind, found = connections.ask(
+                "authldap",
+                rc,
+                lambda uri=uri: Speaker(uri, rc, talk),
+                lambda speaker: speaker.ask(question),
+            )
+        except Unreached as why:
+            failures.append(f"{uri}: {why}")
+            continue
+        if kind == SEVERAL:
+            raise Several
+        dn, entry, bound = found
+        return dn, entry, bound
     raise TemporaryFailure(f"no answer from {'; '.join(failures)} (check {rc.place('LDAP_URI')})")
 
 
-def outcome(uri: str, rc: RcFile, talk: Talk) -> bytes:
-    try:
-        return marshal.dumps((ANSWER, talk(Directory(uri, rc))))
-    except TemporaryFailure as why:
-        return marshal.dumps((TROUBLE, str(why)))
-    except ldap.LDAPError as why:
-        return marshal.dumps((UNREACHED, described(why)))
-    except Exception as why:
-        return marshal.dumps((TROUBLE, f"internal error: {handover.where(why)}"))
+class Speaker(connections.Connection):
+    """The process that talks with a server, and the socket to it."""
 
+    __slots__ = ("_channel", "_process", "_limit")
 
-def apart(limit: float, work: Callable[..., bytes], *arguments: object) -> bytes:
-    """The result of `work`, in a process of its own; UNREACHED if that takes too long, or dies."""
-    reader, writer = os.pipe()
-    process = os.fork()
-    if process == 0:
+    def __init__(self, uri: str, rc: RcFile, talk: Talk):
+        self._limit = (rc.number("LDAP_TIMEOUT") or TIMEOUT) * STEPS
+        self._channel, its_end = socketpair(AF_UNIX, SOCK_STREAM)
+        stays = connections.allowed
+        self._process = os.fork()
+        if self._process == 0:
+            try:
+                connections.drop()
+                os.dup2(its_end.fileno(), 0)
+                for descriptor in (1, 2):  # the client, and perhaps again
+                    os.dup2(os.open("/dev/null", os.O_RDWR), descriptor)
+                os.closerange(3, handover.HIGHEST)
+                speak(socket(fileno=0), uri, rc, talk, stays=stays)
+            finally:
+                os._exit(0)
+        its_end.close()
+
+    def ask(self, question: Question) -> tuple[int, Found]:
+        """ANSWER or SEVERAL, and what was found. Raises TemporaryFailure, and Gone."""
+        deadline = monotonic() + self._limit
         try:
-            rest = work(*arguments)
-            while rest:
-                rest = rest[os.write(writer, rest) :]
-        finally:
-            os._exit(0)
-    os.close(writer)
-    deadline = monotonic() + limit
+            tell(self._channel, marshal.dumps(question))
+            kind, found = marshal.loads(heard(self._channel, deadline))
+        except TimeoutError:
+            kind, found = UNREACHED, f"not within {self._limit} seconds"
+        except (OSError, EOFError):
+            kind, found = UNREACHED, "the process that asks it has died"
+        if kind == UNREACHED:
+            raise connections.Gone(Unreached(found))
+        if kind == TROUBLE:
+            raise TemporaryFailure(found)
+        return kind, found
+
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._channel.fileno(),)
+
+    def close(self) -> None:
+        self._channel.close()
+        os.kill(self._process, SIGKILL)
+        os.waitpid(self._process, 0)
+
+    def abandon(self) -> None:
+        self._channel.close()
+
+
+def speak(channel: socket, uri: str, rc: RcFile, talk: Talk, *, stays: bool) -> None:
+    """Answer questions until nobody is left to ask, or the server is none."""
+    server = None
+    outcome: tuple[int, object]
+    while question := heard(channel):
+        try:
+            server = server or Directory(uri, rc, stays=stays)
+            outcome = ANSWER, talk(server, marshal.loads(question))
+        except Several:
+            outcome = SEVERAL, ("", {}, False)
+        except TemporaryFailure as why:
+            outcome = TROUBLE, str(why)
+        except ldap.LDAPError as why:
+            outcome = UNREACHED, described(why)
+        except Exception as why:
+            outcome = TROUBLE, f"internal error: {handover.where(why)}"
+        tell(channel, marshal.dumps(outcome))
+
+
+def tell(channel: socket, text: bytes) -> None:
+    channel.sendall(LENGTH.pack(len(text)) + text)
+
+
+def heard(channel: socket, deadline: float | None = None) -> bytes:
+    """What the other process tells. Raises TimeoutError, and EOFError if it has ended."""
     readable = poll()
-    readable.register(reader, POLLIN)
-    result = b""
-    try:
-        while readable.poll(max(0, (deadline - monotonic()) * 1000)):
-            part = os.read(reader, PIECE)
-            if not part:
-                return result or marshal.dumps((UNREACHED, "the process that asks it has died"))
-            result += part
-        return marshal.dumps((UNREACHED, f"not within {limit} seconds"))
-    finally:
-        os.close(reader)
-        os.kill(process, SIGKILL)
-        os.waitpid(process, 0)
+    readable.register(channel, POLLIN)
+    text = b""
+    while len(text) < LENGTH.size or len(text) < LENGTH.size + LENGTH.unpack_from(text)[0]:
+        left = None if deadline is None else max(0, (deadline - monotonic()) * 1000)
+        if not readable.poll(left):
+            raise TimeoutError
+        part = channel.recv(PIECE)
+        if not part:
+            raise EOFError
+        text += part
+    return text[LENGTH.size :]
 
 
 def options(rc: RcFile, limit: int) -> list[tuple[int, int | float]]:

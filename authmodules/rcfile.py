@@ -30,6 +30,12 @@ class RcFile:
         self.path = path
         self._lines = lines
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one says the same, on the same lines."""
+        return isinstance(other, RcFile) and (self.path, self._lines) == (other.path, other._lines)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def text(self, name: str, default: str = "") -> str:
         """The value of a name; the default if it has none, or an empty one."""
         return self._lines.get(name, (0, ""))[1] or default

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from courierchain import connections
+
 MAX_ID = 2**32 - 1  # "no id" for the kernel
 MAX_TEXT = 4096  # octets of a path or option string that comes from somebody's database
 
@@ -104,10 +106,12 @@ class Session:
 
 
 def become_user(account: Account) -> None:
-    """Take the groups, gid and uid of an account that has passed `check`, for good.
+    """Take the groups, gid and uid of an account that has passed `check`, for good; what is kept
+    open to databases is not the user's.
 
     Raises Unusable if that can't be done whole; the process must not go on then.
     """
+    connections.drop()
     uid, gid = account.uid, account.gid
     try:
         if os.geteuid() == 0:

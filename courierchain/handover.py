@@ -12,6 +12,7 @@ COURIER_COLDEXEC=1 in the environment nothing is resident.
 
 Either way the next program finds: its argv and environment; descriptors 0, 1, 2, and 3 if it
 carries a record; no other; signals at their defaults. The exit status is that of the last program.
+(Resident, it has those of `connections` beside it, where there are any.)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 from _signal import SIG_DFL, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ, signal
 from collections.abc import Callable
 
-from courierchain import failure, log, programs, request
+from courierchain import connections, failure, log, programs, request
 
 Main = Callable[[list[str], dict[str, str]], int]
 
@@ -113,6 +114,7 @@ def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> Non
         raise Become(resident, argv, env)
     if _rehearsing:
         raise CannotBecome(f"{path}: not resident")
+    connections.drop()
     for caught in (SIGPIPE, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ):
         signal(caught, SIG_DFL)
     try:
@@ -171,8 +173,17 @@ def run(main: Main, argv: list[str], env: dict[str, str]) -> int:
         except Exception as why:
             log.err(f"{os.path.basename(argv[0])}: internal error: {where(why)}")
             return 1
-        # What the last program left open, as exec would close it.
-        os.closerange(_kept + 1, HIGHEST)
+        close_others()
+
+
+def close_others() -> None:
+    """Close what the last program left open, as exec would; but not what a worker's modules keep
+    for the next session."""
+    lowest = _kept + 1
+    for descriptor in connections.descriptors():
+        os.closerange(lowest, descriptor)
+        lowest = descriptor + 1
+    os.closerange(lowest, HIGHEST)
 
 
 def where(why: Exception) -> str:

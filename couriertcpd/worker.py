@@ -6,7 +6,8 @@ ends the worker.
 
     Worker       begins each session at the first program of the chain. As root it serves nobody's
                  mailbox itself: when a module has accepted somebody, it delivers the session to its
-                 parent, who gives it to a process of that user
+                 parent, who gives it to a process of that user; so its modules may keep their
+                 connections to databases (courierchain.connections)
     UserWorker   takes such a session, becomes the user with the first one, for good, and goes on
                  with the program behind the module
 
@@ -41,7 +42,7 @@ from socket import (
     socket,
 )
 
-from courierchain import authmodule, handover, log, parking, relay
+from courierchain import authmodule, connections, handover, log, parking, relay
 from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
 from couriertcpd import parcel
@@ -107,6 +108,7 @@ class Worker:
             gc.set_threshold(GARBAGE)
             if os.geteuid() == 0:
                 authmodule.deliver = self._deliver
+                connections.allowed = True
 
     def work(self, ends: Ends | None) -> int:
         """Serve up to `uses` sessions; the first is that of `ends` if it is there already."""
@@ -124,6 +126,7 @@ class Worker:
             if not left or handover.is_spent() or os.geteuid() != self._uid:
                 break
             self._be_ready()
+        connections.drop()
         return status
 
     def _receive(self) -> Session | None:
@@ -222,6 +225,8 @@ class Worker:
     def _say_goodbye(self) -> None:
         """Nothing but the session is left to do, and nothing but its descriptors stays open."""
         authmodule.deliver = None
+        connections.allowed = False
+        connections.drop()
         relay.lend_no_more()
         self._may_park(False)
         os.closerange(CHANNEL, LOG + 1)
@@ -241,6 +246,7 @@ class UserWorker(Worker):
     def work(self, ends: Ends | None = None) -> int:
         """Serve up to `uses` sessions of one user; as root nothing but the way to the user."""
         authmodule.deliver = None
+        connections.allowed = False
         handover.keep(END)
         self._directory = "/"
         self._uid = parcel.account_of(self._key).uid

@@ -132,7 +132,7 @@ def test_a_system_user_brings_its_groups(pipe, public):
 def test_a_program_that_cannot_be_run_is_a_temporary_failure(pipe, path):
     found = pipe(AUTHPIPE_PROGRAM=path)
     assert (found.word, found.env["WHY"]) == ("trouble", "temporary")
-    assert f"cannot run {path}: " in found.log
+    assert f"authpipe: {path}: cannot run it: " in found.log
 
 
 def test_a_program_that_dies_or_hangs_is_never_an_unknown_user(pipe, public):
