@@ -100,6 +100,8 @@ class Link(connections.Connection):
 
     def __init__(self, connection: pymysql.Connection):
         self._connection = connection
+        if not connection.get_autocommit():  # it would for ever see what was there at first
+            connection.query("SET autocommit = 1")
 
     def rows(self, sql: str) -> Rows:
         """Raises pymysql.Error, OSError, ValueError, and Gone."""
@@ -162,7 +164,7 @@ def connect(rc: RcFile, character_set: str, patience: int, silence: int) -> pymy
         write_timeout=silence,
         use_unicode=False,  # values as they are,
         conv={},  # and as text
-        autocommit=True,  # else a kept connection would for ever see what was there at first
+        autocommit=None,  # see Link
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.chain.test_record import stage
-from tests.conftest import BIN
+from tests.conftest import BIN, DEADLINE, wait_until
 
 FOLLOWING = """#!/bin/sh
 if [ "$AUTHENTICATED" ]; then
@@ -72,3 +78,55 @@ def ask(script, environment):
 
 def external(user: bytes) -> bytes:
     return b"pop3\nexternal\n%s\n\n" % user
+
+
+class Daemon:
+    """Our authdaemond with a configuration of its own; its processes answer one after another."""
+
+    def __init__(self, directory: Path, settings: dict[str, str], env: dict[str, str]):
+        self.directory = directory
+        self.socket = directory / "run" / "socket"
+        self.log = directory / "log"
+        self.rc = directory / "authdaemonrc"
+        self.configure(**settings)
+        with self.log.open("ab") as log:
+            argv = [BIN / "authdaemond", f"-rc={self.rc}"]
+            self.process = subprocess.Popen(argv, stderr=log, env=env)
+        wait_until(self.socket.exists, f"authdaemond answers: {self.log.read_text()}")
+
+    def configure(self, **settings: str) -> None:
+        settings = {"authdaemonvar": str(self.socket.parent), "daemons": "1", **settings}
+        lines = [f'{name}="{value}"\n' for name, value in settings.items()]
+        self.rc.write_text("".join(lines))
+
+    def ask(self, question: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE)
+            client.connect(str(self.socket))
+            client.sendall(question)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    def login(self, user: str, password: str) -> bytes:
+        record = f"pop3\nlogin\n{user}\n{password}\n".encode()
+        return self.ask(b"AUTH %d\n%s" % (len(record), record))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+
+@pytest.fixture
+def authdaemond(environment):
+    """authdaemond(NAME=setting): a running Daemon."""
+    running: list[Daemon] = []
+
+    def start(**settings) -> Daemon:
+        directory = Path(tempfile.mkdtemp(prefix="courierpop3-daemon-", dir="/tmp"))
+        settings = {name: str(value) for name, value in settings.items()}
+        running.append(Daemon(directory, settings, environment))
+        return running[-1]
+
+    yield start
+    for daemon in running:
+        daemon.stop()
+        shutil.rmtree(daemon.directory)

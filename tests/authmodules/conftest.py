@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEADLINE, ROOT, free_port, needs, sha, wait_until
+from tests.conftest import DEADLINE, ROOT, children_of, free_port, needs, sha, wait_until
 
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []} if ROOT else {}
 TABLE = """CREATE TABLE passwd (id varchar(128), crypt varchar(128), clear varchar(128),
@@ -73,12 +73,17 @@ class DatabaseServer:
         return True
 
     def freeze(self) -> None:
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
+        """The processes of its connections too."""
+        self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def send(self, number: int) -> None:
         assert self.process
-        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(number)
+        for child in children_of(self.process.pid):
+            os.kill(child, number)
 
     def stop(self) -> None:
         if self.process:
@@ -92,7 +97,8 @@ class DatabaseServer:
 class MariaDB(DatabaseServer):
     def prepare(self) -> None:
         small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M"]
-        self.options = ["--no-defaults", f"--datadir={self.directory}/data", *small]
+        places = [f"--datadir={self.directory}/data", f"--tmpdir={self.directory}"]
+        self.options = ["--no-defaults", *places, *small]
         if ROOT:
             self.options.append("--user=nobody")
         install = [needs("mariadb-install-db"), *self.options, "--skip-test-db", "--force"]

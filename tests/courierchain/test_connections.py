@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -30,7 +31,8 @@ class Line(connections.Connection):
         return (self.socket.fileno(),)
 
     def close(self) -> None:
-        self.socket.sendall(b"bye")
+        with suppress(OSError):
+            self.socket.sendall(b"bye")
         self.socket.close()
 
     def abandon(self) -> None:
