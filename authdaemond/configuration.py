@@ -6,6 +6,8 @@ authmodulelist    the modules, in the order in which they are asked
 daemons           requests answered at a time (5)
 authdaemonvar     the directory of the socket (/run/courier/authdaemon)
 DEFAULTOPTIONS    options of every account that has none of the same name
+authcachelife     seconds that an account is remembered (0: not at all); see `cache`
+authcachesize     accounts that are remembered (1000)
 LOGGEROPTS        options of courierlogger, for `authdaemond start`
 
 All of them are in the modules' environment, so AUTHUSERDB_FILE and its like may stand there too
@@ -20,12 +22,18 @@ FILE = "/etc/courier/authdaemonrc"
 DIRECTORY = "/run/courier/authdaemon"
 DAEMONS = 5
 MOST_DAEMONS = 1000
+LONGEST_LIFE = 3600
+CACHE_SIZE = 1000
+LARGEST_CACHE = 100_000
 
 
 class Configuration:
-    """modules: names. daemons: how many requests at a time. values: the whole file."""
+    """modules: names. daemons: how many requests at a time. values: the whole file.
 
-    __slots__ = ("file", "modules", "daemons", "directory", "default_options", "values")
+    cache: seconds that accounts are remembered, and how many.
+    """
+
+    __slots__ = ("file", "modules", "daemons", "directory", "default_options", "values", "cache")
 
     def __init__(self, file: str, values: dict[str, str]):
         """Raises Refused."""
@@ -34,14 +42,22 @@ class Configuration:
         self.modules = values.get("authmodulelist", "").split()
         self.directory = values.get("authdaemonvar") or DIRECTORY
         self.default_options = values.get("DEFAULTOPTIONS", "")
-        daemons = values.get("daemons") or str(DAEMONS)
-        if not (daemons.isascii() and daemons.isdigit() and 0 < int(daemons[:9]) <= MOST_DAEMONS):
-            raise Refused(f"{file}: daemons={daemons}: not a number from 1 to {MOST_DAEMONS}")
-        self.daemons = int(daemons)
+        self.daemons = self._number("daemons", DAEMONS, 1, MOST_DAEMONS)
+        self.cache = (
+            self._number("authcachelife", 0, 0, LONGEST_LIFE),
+            self._number("authcachesize", CACHE_SIZE, 1, LARGEST_CACHE),
+        )
         if not self.modules:
             raise Refused(f'{file}: authmodulelist names no module (authmodulelist="authpam")')
         if not self.directory.startswith("/"):
             raise Refused(f"{file}: authdaemonvar={self.directory}: not a path from /")
+
+    def _number(self, name: str, default: int, least: int, most: int) -> int:
+        text = self.values.get(name) or str(default)
+        digits = text.isascii() and text.isdigit() and len(text) < 10
+        if not (digits and least <= int(text) <= most):
+            raise Refused(f"{self.file}: {name}={text}: not a number from {least} to {most}")
+        return int(text)
 
 
 def read(file: str) -> Configuration:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 
 from authdaemond import answer, configuration
+from authdaemond.cache import Cache
 from authdaemond.configuration import Configuration
 from authdaemond.listener import Answer, Listener, Service, make_directory
 from authdaemond.question import Question
@@ -66,13 +67,26 @@ def listen(settings: Configuration, env: dict[str, str]) -> None:
 
     def reload() -> Service:
         now = configuration.read(settings.file)
+        lend_to_libldap(now)
         modules = answer.load(now, env)
         if not modules:
             raise Refused(f"{settings.file}: authmodulelist names no module that is here")
         summary = f'modules="{" ".join(modules)}", daemons={now.daemons}'
-        return Service(now.daemons, answering(modules, now), summary)
+        reply = answering(modules, now)
+        life, size = now.cache
+        if life:
+            reply = Cache(life, size).before(reply)
+            summary += f", authcachelife={life}"
+        return Service(now.daemons, reply, summary)
 
     Listener(f"{settings.directory}/socket", reload).run()
+
+
+def lend_to_libldap(settings: Configuration) -> None:
+    """It looks for LDAPTLS_CACERT and its like in the environment, once, when it is loaded."""
+    for name, value in settings.values.items():
+        if name.startswith("LDAPTLS_"):
+            os.environ[name] = value
 
 
 def answering(modules: dict[str, AuthModule], settings: Configuration) -> Answer:
