@@ -1,4 +1,4 @@
-"""rcfile - one of Courier's files for a database: authmysqlrc, authpgsqlrc, authsqliterc
+"""rcfile - one of Courier's files for a database, such as authmysqlrc; and authoauthrc of ours
 
     NAME blanks value      value may go on in the next line, behind a `\\` at the end of this one
     # a comment

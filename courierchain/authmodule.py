@@ -10,6 +10,7 @@ Account, or raises Rejected or TemporaryFailure. The frame does the rest (chain-
     Account            become the user, set the environment, answer on descriptor 3, become argv[1];
                        or courierpop3proxy with the request, if the mailbox is on another host
     Rejected           put the same bytes on descriptor 3 again, become argv[1]
+    Proved             put the identity on descriptor 3, as `external`, become argv[1]
     TemporaryFailure   log why, and go back to the login program: no other module is asked
     PermanentFailure   the same, and the client is not told to try again
 
@@ -25,13 +26,28 @@ from collections.abc import Callable, Iterable
 
 from courierchain import failure, handover, log, mailhost, programs, request
 from courierchain.account import Account, Session, Unusable, become_user, enter_home
+from courierchain.authtypes import EXTERNAL
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
 
 
 class Rejected(Exception):
-    """Not this module's user, or not the right secret: the next module is asked."""
+    """Not this module's user, or not the right secret: the next module is asked.
+
+    challenge: a JSON text that tells a client with a token what is wrong with it: failure.CHALLENGE
+    """
+
+    challenge = ""
+
+
+class Proved(Rejected):
+    """The secret is right, and whose account that is, is for the next modules to say. Whoever
+    doesn't know of this kind of answer takes it for no."""
+
+    def __init__(self, identity: bytes):
+        super().__init__()
+        self.identity = identity
 
 
 class TemporaryFailure(Exception):
@@ -88,7 +104,12 @@ class AuthModule:
             log.err(f"{self.name}: {why}")
             lasts = isinstance(why, (Unusable, PermanentFailure))
             handover.start_over(env, failure.PERMANENT if lasts else failure.TEMPORARY)
-        except Rejected:
+        except Proved as proof:
+            proved = request.encode(question.service, EXTERNAL, proof.identity)
+            self._pass_on(proved, argv[1:], env)
+        except Rejected as no:
+            if no.challenge:
+                env = {**env, failure.CHALLENGE: no.challenge}
             self._pass_on(raw, argv[1:], env)
         told = {**env, **account.environment()}
         if mailhost.is_elsewhere(told):

@@ -4,6 +4,8 @@
     cram-md5 ... challenge LF response, both in base64 (see cram)
     external     identity, proved already: by a client certificate. There is no password, so a
                  module takes it on purpose or rejects it (ours: reference chain-protocol.md 2)
+    oauthbearer  userid, or nothing where the token alone tells it, LF token (ours: RFC 7628). Who
+                 takes it proves an identity, and hands that on as `external`
 
 A module rejects what it doesn't know. The login program looks at the chain before it announces a
 way to log in; of other people's programs it can't tell what they take.
@@ -18,11 +20,13 @@ from courierchain import programs
 LOGIN = b"login"
 CRAM = (b"cram-md5", b"cram-sha1", b"cram-sha256")
 EXTERNAL = b"external"
+OAUTHBEARER = b"oauthbearer"
 
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
     "authcheckpassword": (LOGIN,),
     "authcram": CRAM,
     "authdaemon": (LOGIN, *CRAM, EXTERNAL),
+    "authoauth": (OAUTHBEARER,),
     "authmysql": (LOGIN, *CRAM, EXTERNAL),
     "authldap": (LOGIN, *CRAM, EXTERNAL),
     "authpam": (LOGIN, EXTERNAL),
@@ -55,17 +59,21 @@ class Chain:
         """words: what is behind the login program in its command line."""
         self.taken: set[bytes] = set()
         self.is_known = True
-        for word in words:
-            if os.path.basename(word) in SERVERS:
-                break
+        for word in reversed(modules_of(words)):
             types = TAKEN.get(our_program(word, env))
             if types is None:
                 self.is_known = False
-            else:
+            elif OAUTHBEARER not in types or self.may_take(EXTERNAL):  # hands on to those behind it
                 self.taken.update(types)
 
     def may_take(self, authtype: bytes) -> bool:
         return authtype in self.taken or not self.is_known
+
+
+def modules_of(words: list[str]) -> list[str]:
+    """The modules among the programs behind a login program."""
+    servers = (at for at, word in enumerate(words) if os.path.basename(word) in SERVERS)
+    return words[: next(servers, len(words))]
 
 
 def our_program(word: str, env: dict[str, str]) -> str:

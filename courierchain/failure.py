@@ -9,11 +9,15 @@ A program of ours that goes back to the login program says why in COURIER_LOGIN_
 
 Other people's programs say nothing, so nothing is known. With POP3_RESPONSE_CODES=1 the client
 learns it, by a response code of RFC 3206, which is never a guess; else replies are Courier's.
+
+A module that has refused a token may say what is wrong with it in COURIER_LOGIN_CHALLENGE, a JSON
+text for the client (RFC 7628 section 3.2.2), before the next module is asked.
 """
 
 from __future__ import annotations
 
 VARIABLE = "COURIER_LOGIN_FAILURE"
+CHALLENGE = "COURIER_LOGIN_CHALLENGE"
 REJECTED = "rejected"
 LOCKED = "locked"
 TEMPORARY = "temporary"

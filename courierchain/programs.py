@@ -27,6 +27,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "authdaemon": "authmodules.authdaemon:authdaemon",
     "authldap": "authmodules.authldap:authldap",
     "authmysql": "authmodules.authmysql:authmysql",
+    "authoauth": "authmodules.authoauth:authoauth",
     "authpam": "authmodules.authpam:authpam",
     "authpgsql": "authmodules.authpgsql:authpgsql",
     "authpipe": "authmodules.authpipe:authpipe",

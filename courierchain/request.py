@@ -18,7 +18,7 @@ from errno import EBADF
 from select import POLLIN, poll
 from time import monotonic
 
-from courierchain.authtypes import EXTERNAL, LOGIN
+from courierchain.authtypes import EXTERNAL, LOGIN, OAUTHBEARER
 
 RECORD = 3  # the descriptor
 LARGEST = 4096  # octets; below the smallest pipe buffer there is
@@ -62,6 +62,14 @@ class Request:
         if self.authtype != EXTERNAL or len(self.fields) != 1:
             return None
         return self.fields[0] or None
+
+    @property
+    def bearer(self) -> tuple[bytes, bytes] | None:
+        """Userid, perhaps empty, and token of an `oauthbearer` question; None for another kind."""
+        if self.authtype != OAUTHBEARER or len(self.fields) != 2 or not self.fields[1]:
+            return None
+        user, token = self.fields
+        return user, token
 
 
 def encode(service: bytes, authtype: bytes, *lines: bytes) -> bytes:

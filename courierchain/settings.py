@@ -29,6 +29,7 @@ DEFAULTS: dict[str, str | int] = {
     "AUTHDAEMON_SOCKET": "/run/courier/authdaemon/socket",  # where an authdaemond is asked
     "AUTHLDAP_RC": "/etc/courier/authldaprc",
     "AUTHMYSQL_RC": "/etc/courier/authmysqlrc",
+    "AUTHOAUTH_RC": "/etc/courier/authoauthrc",
     "AUTHPGSQL_RC": "/etc/courier/authpgsqlrc",
     "AUTHPIPE_PROGRAM": "/etc/courier/authProg",
     "AUTHPROGRAM_TIMEOUT": 30,  # seconds that a program asked about a login may take

@@ -79,6 +79,8 @@ class CyrusAuthorization(Authorization):
 
     def obey(self, line: bytes | None) -> bytes:
         self.failed, self.is_slow = b"", False
+        if self._verdict:
+            return self._give_verdict()
         text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
         if text:
             self.quit = True

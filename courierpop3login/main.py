@@ -23,7 +23,8 @@ Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), 
            COURIER_LOGIN_USER (the userid last tried, fit for a log line),
            COURIER_LOGIN_METHOD (by which mechanism; empty: USER and PASS),
            COURIER_SASL (the mechanisms announced),
-           COURIER_LOGIN_FAILURE (why it didn't succeed: `failure`; empty while nobody has said)
+           COURIER_LOGIN_FAILURE, COURIER_LOGIN_CHALLENGE (why it didn't succeed: `failure`; empty
+           while nobody has said)
 Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain can't be started
 """
 
@@ -48,6 +49,7 @@ from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.parking import Parked
 from courierchain.settings import Settings
 from courierpop3login import sasl, stls, throttle
+from courierpop3login.mechanisms import oauth
 from courierpop3login.session import Authorization
 from pop3proto import state
 from pop3proto.commands import LineReader
@@ -95,7 +97,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     if not again:
         log.debug(f"Connection, {where}")
     first = session.refused(env) if again else session.greeting
-    env[failure.VARIABLE] = ""
+    if again and (told := oauth.challenge(env)):
+        first = session.tell(told, first)
+    env.update({failure.VARIABLE: "", failure.CHALLENGE: ""})
     return serve(session, first, deadline, argv, env)
 
 

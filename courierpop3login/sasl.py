@@ -4,6 +4,9 @@ POP3AUTH lists them, POP3AUTH_TLS those inside TLS (empty: the same). Of the lis
 works now (5034-01): what is built here, what a module of the chain takes (`authtypes`), and nothing
 before TLS where TLS is required.
 
+OAUTHBEARER and XOAUTH2 send what is as good as a password, and are there inside TLS alone
+(7628-01).
+
 EXTERNAL needs no place in the list: it is there when TLS has shown a certificate, TLS_EXTERNAL
 names a field of its subject, TLS_SUBJECT_<FIELD> says who that is, and a module is known to take
 it; in the list it is for modules of others that take it.
@@ -17,17 +20,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, Chain
+from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, OAUTHBEARER, Chain
 from courierchain.settings import Settings
 from courierpop3login.mechanisms import Mechanism
 from courierpop3login.mechanisms.cram import Cram, fresh_challenge
 from courierpop3login.mechanisms.external import External
+from courierpop3login.mechanisms.oauth import Bearer, XOAuth2
 from courierpop3login.mechanisms.plain import Login, Plain
 
 MD5, SHA1, SHA256 = CRAM
 
 # name: the authtype of its record, and how a dialogue begins. identity: that of a certificate.
-# Here is the place of SCRAM, OAUTHBEARER and XOAUTH2.
+# Here is the place of SCRAM.
 TABLE: dict[bytes, tuple[bytes, Callable[[bytes], Mechanism]]] = {
     b"PLAIN": (LOGIN, lambda identity: Plain()),
     b"LOGIN": (LOGIN, lambda identity: Login()),
@@ -35,7 +39,10 @@ TABLE: dict[bytes, tuple[bytes, Callable[[bytes], Mechanism]]] = {
     b"CRAM-SHA1": (SHA1, lambda identity: Cram(SHA1, fresh_challenge())),
     b"CRAM-SHA256": (SHA256, lambda identity: Cram(SHA256, fresh_challenge())),
     b"EXTERNAL": (EXTERNAL, External),
+    b"OAUTHBEARER": (OAUTHBEARER, lambda identity: Bearer()),
+    b"XOAUTH2": (OAUTHBEARER, lambda identity: XOAuth2()),
 }
+INSIDE_TLS = (b"OAUTHBEARER", b"XOAUTH2")
 
 
 class Offer:
@@ -72,8 +79,13 @@ def offer(
     identity = certified(env, settings) if encrypted else b""
     if tls_required or not (listed or identity or lax):
         return Offer()
-    possible = [name for name in TABLE if name != b"EXTERNAL" or identity]
+    possible = [
+        name
+        for name in TABLE
+        if (identity if name == b"EXTERNAL" else encrypted or name not in INSIDE_TLS)
+    ]
     if lax:
+        listed = [name for name in listed if encrypted or name not in INSIDE_TLS]
         if identity and b"EXTERNAL" not in listed:
             listed.append(b"EXTERNAL")
         return Offer(b" ".join(listed), tuple(possible), identity)

@@ -20,7 +20,7 @@ from pop3proto.replies import challenge, err, listing, ok
 GREETING = ok(b"Hello there.")
 INVALID = err(b"Invalid command.")
 TLS_REQUIRED = err(b"TLS required to log in.")
-TOO_LONG = err(b"Userid and password are too long.")
+TOO_LONG = b"Userid and %s are too long."
 ABORTED = err(b"Authentication aborted.")
 FAILED = b"Authentication failed."
 
@@ -50,7 +50,7 @@ class Authorization:
     __slots__ = (
         *("quit", "starts_tls", "user", "request", "method", "utf8", "failed", "is_slow"),
         *("_named", "_dialogue", "_service", "_tls_required", "_stls", "_offer", "_has_codes"),
-        *("_defdomain", "_domainsep", "_capabilities"),
+        *("_verdict", "_defdomain", "_domainsep", "_capabilities"),
     )
 
     def __init__(
@@ -74,6 +74,7 @@ class Authorization:
         self.utf8 = utf8
         self.failed = b""
         self.is_slow = False
+        self._verdict = b""
         self._named = b""
         self._dialogue: Mechanism | None = None
         self._service = service
@@ -97,18 +98,24 @@ class Authorization:
         """The reply to a login that has come back."""
         return failure.refused(env)
 
+    def tell(self, text: bytes, verdict: bytes) -> bytes:
+        """The challenge with which a login ends that has come back. The client's response to it,
+        whatever that is, is answered with the verdict (RFC 7628 section 3.2.3)."""
+        self._verdict = verdict
+        return challenge(text)
+
     @property
     def is_over(self) -> bool:
-        return self.quit or self.starts_tls or self.user != b""
+        return self.quit or self.starts_tls or self.user != b"" or self.request is not None
 
     @property
     def limit(self) -> int:
         """Octets that the next line may have, without its LF."""
-        return MAX_RESPONSE if self._dialogue else MAX_LINE
+        return MAX_LINE if self.is_between_commands else MAX_RESPONSE
 
     @property
     def is_between_commands(self) -> bool:
-        return self._dialogue is None
+        return not (self._dialogue or self._verdict)
 
     @property
     def state(self) -> bytes:
@@ -123,6 +130,8 @@ class Authorization:
     def obey(self, line: bytes | None) -> bytes:
         """The reply to one line; empty for a login that the stages behind will answer."""
         self.failed, self.is_slow = b"", False
+        if self._verdict:
+            return self._give_verdict()
         if self._dialogue:
             return self._go_on(self._dialogue, line)
         try:
@@ -131,6 +140,10 @@ class Authorization:
             return INVALID
         answer = self._ANSWERS.get(command.verb)
         return answer(self, command) if answer else INVALID
+
+    def _give_verdict(self) -> bytes:
+        verdict, self._verdict = self._verdict, b""
+        return verdict
 
     def _answer_user(self, command: Command) -> bytes:
         if self._tls_required:
@@ -191,7 +204,7 @@ class Authorization:
             if not any(has_control(text) for text in (user, *lines)):
                 self.request = encode(self._service, attempt.authtype, *lines)
         except BadRequest:
-            return self._fail(TOO_LONG)
+            return self._fail(err(TOO_LONG % attempt.secret))
         self.user = user
         self._dialogue = None
         return b""
@@ -257,4 +270,4 @@ def with_domain(user: bytes, defdomain: bytes, domainsep: bytes) -> bytes:
 
 
 def has_control(text: bytes) -> bool:
-    return min(text) < 0x20
+    return min(text, default=0x20) < 0x20

@@ -105,7 +105,8 @@ class Throttle:
         key = user.lower()  # many user databases don't tell John from john
         if kind == "failed":
             self._addresses.add(network(address))
-            self._users.add(key)
+            if key:  # a token needn't come with a userid
+                self._users.add(key)
         elif kind == "try" and sender:
             refused = self.refuses(address, {} if limit == "-" else {LIMIT: limit})
             refused = self._refuses_user(key) or refused

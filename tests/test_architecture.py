@@ -75,7 +75,7 @@ RELAY = "import couriertls.main, courierchain.relay"
 CYRUS = "import cyruspop3d.main, courierpop3login.cyrus, courierpop3d.cyrus"
 MODULES = "\n".join(
     f"import authmodules.auth{name}"
-    for name in ("checkpassword", "custom", "pipe", "pwd", "shadow", "userdb", "vchkpw")
+    for name in ("checkpassword", "custom", "oauth", "pipe", "pwd", "shadow", "userdb", "vchkpw")
 )
 
 

@@ -31,12 +31,14 @@ class Attempt:
     """A complete login, as the client claims it.
 
     authtype       of the record on descriptor 3
-    user           the userid, not empty
+    user           the userid; empty only where the secret tells it
     acts_for       the authorization name; empty for the user's own (RFC 4616 section 2)
     takes_domain   DEFDOMAIN is for userids like this one
     """
 
     __slots__ = ("authtype", "user", "acts_for", "takes_domain")
+
+    secret = b"password"  # what a refusal calls it
 
     def __init__(
         self, authtype: bytes, user: bytes, *, acts_for: bytes = b"", takes_domain: bool = True
