@@ -47,6 +47,8 @@ def question_of(request: Request) -> bytes:
             raise Rejected from why
     if request.authtype == authtypes.LOGIN and request.login is None:
         raise Rejected
+    if request.authtype in authtypes.SCRAM:
+        raise Rejected  # who answers at the other end can't talk with the client
     if request.authtype in authtypes.CRAM and cram.asked(request) is None:
         raise Rejected
     return authsocket.auth(request.service, request.authtype, request.authdata)

@@ -10,8 +10,9 @@ looked up by that filter first, below LDAP_EMAILMAP_BASEDN; the entry's LDAP_EMA
 then what LDAP_EMAILMAP_MAIL is to be. None, or several: it is nobody.
 
 The password is right if one can bind as the entry with it (LDAP_AUTHBIND), or it is LDAP_CLEARPW,
-or, where the entry has none, one of LDAP_CRYPTPW was made from it. CRAM needs LDAP_CLEARPW. Who has
-proved an identity by a certificate needs no password, but a locked one (`!`) keeps out everybody.
+or, where the entry has none, one of LDAP_CRYPTPW was made from it. CRAM needs LDAP_CLEARPW; SCRAM
+needs it too, or, where there is none, an LDAP_CRYPTPW of its own kind. Who has proved an identity
+by a certificate needs no password. A locked one (`!`) keeps them out, and who comes with SCRAM.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from _operator import _compare_digest as same
 from authmodules import directory, rcfile
 from authmodules.directory import Attributes, Directory, Found, Question, Several, escape
 from authmodules.rcfile import RcFile
-from courierchain import cram, handover, log, passwords
+from courierchain import cram, handover, log, passwords, proof, scram
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -46,10 +47,11 @@ HOMEDIR = "homeDir"  # the attribute where LDAP_HOMEDIR is not set
 @auth_module
 def authldap(request: Request, settings: Settings) -> Account:
     response = cram.asked(request)
+    question = scram.asked(request)
     if request.login:
         user, secret = request.login
-    elif response:
-        user, secret = response.user, b""
+    elif claim := response or question:
+        user, secret = claim.user, b""
     elif request.external:
         user, secret = request.external, b""
     else:
@@ -77,6 +79,8 @@ def authldap(request: Request, settings: Settings) -> Account:
         proved = is_password(secret, entry, rc)
     elif response:
         proved = not binds and is_response(response, entry, rc)
+    elif question:
+        proved = not binds and has_proved(question, entry, rc, settings)
     else:
         proved = not is_locked(entry, rc)
     if not dn or not proved:
@@ -153,6 +157,16 @@ def is_password(secret: bytes, entry: Attributes, rc: RcFile) -> bool:
 def is_response(response: cram.Answer, entry: Attributes, rc: RcFile) -> bool:
     clear = next(iter(values(entry, rc, "LDAP_CLEARPW")), b"")
     return cram.verify(response, cram.state_of(response.algorithm, clear) if clear else None)
+
+
+def has_proved(question: scram.Question, entry: Attributes, rc: RcFile, settings: Settings) -> bool:
+    """Raises Rejected, Refused and PermanentFailure."""
+    if is_locked(entry, rc):
+        return False
+    clear = next(iter(values(entry, rc, "LDAP_CLEARPW")), None)
+    forms = [] if clear else values(entry, rc, "LDAP_CRYPTPW")
+    proof.demand(question, forms, clear, settings)
+    return True
 
 
 def is_locked(entry: Attributes, rc: RcFile) -> bool:

@@ -5,7 +5,9 @@
 Reads the text file AUTHUSERDB_FILE (default /etc/courier/userdb), or, if makeuserdb has compiled it
 and Python has dbm.gnu, AUTHUSERDB_FILE.dat and AUTHUSERDB_FILE with "shadow.dat" (reference auth.md
 2.3). The password is the field `<service>pw` (pop3pw), or else `systempw`; for CRAM-MD5
-`<service>-hmac-md5pw`, or else `hmac-md5pw`, and so on (see `courierchain.cram`). uid, gid and home
+`<service>-hmac-md5pw`, or else `hmac-md5pw`, and so on (see `courierchain.cram`); for SCRAM
+`<service>-scram-sha-256pw`, or else `scram-sha-256pw`, and so on, or else the password if it is of
+that kind (see `courierchain.scram`). uid, gid and home
 must be there; mail, quota, options and gecos may. The name is looked up as it came, byte by byte.
 
 Who has proved an identity by a certificate needs no password here; but one that is locked, by a `!`
@@ -20,7 +22,7 @@ import os
 from collections.abc import Iterator
 from stat import S_IROTH, S_IWOTH
 
-from courierchain import cram, passwords
+from courierchain import cram, passwords, proof, scram
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.request import Request
@@ -34,6 +36,10 @@ def authuserdb(request: Request, settings: Settings) -> Account:
     path = settings.text("AUTHUSERDB_FILE")
     if request.external is not None:
         return identified(request, request.external, path)
+    if question := scram.asked(request):
+        record = lookup(question.user, path)
+        proof.demand(question, scram_forms(request, record), None, settings)
+        return account(question.user, record)
     if request.login is None:
         return by_challenge(request, path)
     user, secret = request.login
@@ -76,6 +82,14 @@ def identified(request: Request, user: bytes, path: str) -> Account:
 
 def password(request: Request, record: Record) -> bytes | None:
     return record.get(request.service + b"pw", record.get(b"systempw"))
+
+
+def scram_forms(request: Request, record: Record) -> list[bytes | None]:
+    """The service's own first. A password that is locked keeps them out too."""
+    secret = password(request, record)
+    field = request.authtype + b"pw"
+    own = record.get(request.service + b"-" + field, record.get(field, secret))
+    return [] if passwords.is_locked(secret) else [own]
 
 
 def lookup(user: bytes, path: str) -> Record:

@@ -10,7 +10,8 @@ It gives these columns in this order, the first six at least. Names of columns a
 so they may be SQL expressions; DEFAULT_DOMAIN is appended to a userid without `@`.
 
 A password is compared with `crypt` if that isn't empty, in a form that `courierchain.passwords`
-knows, else with `clear`, to the octet. CRAM needs `clear`. Who has proved an identity by a
+knows, else with `clear`, to the octet. CRAM needs `clear`; SCRAM needs `clear`, or a `crypt` of its
+own kind. Who has proved an identity by a
 certificate needs neither, but a `crypt` with `!` in front keeps everybody out.
 
 No row is nobody's account; several rows are a mistake in the query, and let nobody in.
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from authmodules import rcfile, sqlclause
 from authmodules.rcfile import RcFile
 from authmodules.sqlclause import BadClause, Grammar, Statement
-from courierchain import cram, handover, log, passwords
+from courierchain import cram, handover, log, passwords, proof, scram
 from courierchain.account import MAX_ID, Account
 from courierchain.authmodule import PermanentFailure, Rejected, TemporaryFailure
 from courierchain.request import Request
@@ -87,10 +88,13 @@ def answer(request: Request, settings: Settings, path: str, database: Database) 
     Raises Rejected, TemporaryFailure and PermanentFailure.
     """
     response = cram.asked(request)
+    question = scram.asked(request)
     if request.login:
         user, secret = request.login
     elif response:
         user = response.user
+    elif question:
+        user = question.user
     elif request.external:
         user = request.external
     else:
@@ -102,6 +106,8 @@ def answer(request: Request, settings: Settings, path: str, database: Database) 
         proved = is_password(secret, row)
     elif response:
         proved = is_response(response, row)
+    elif question:
+        proved = has_proved(question, row, settings)
     else:
         proved = row is not None and not passwords.is_locked(row[1])
     if row is None or not proved:
@@ -180,6 +186,15 @@ def is_password(secret: bytes, row: Row | None) -> bool:
 def is_response(response: cram.Answer, row: Row | None) -> bool:
     clear = row[2] if row else None
     return cram.verify(response, cram.state_of(response.algorithm, clear) if clear else None)
+
+
+def has_proved(question: scram.Question, row: Row | None, settings: Settings) -> bool:
+    """Raises Rejected, Refused and PermanentFailure."""
+    crypt, clear = row[1:3] if row else (None, None)
+    if not passwords.is_locked(crypt):
+        proof.demand(question, [crypt], clear, settings)
+        return True
+    return False
 
 
 def account(row: Row, rc: RcFile, prefix: str) -> Account:

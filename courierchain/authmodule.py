@@ -11,6 +11,7 @@ Account, or raises Rejected or TemporaryFailure. The frame does the rest (chain-
                        or courierpop3proxy with the request, if the mailbox is on another host
     Rejected           put the same bytes on descriptor 3 again, become argv[1]
     Proved             put the identity on descriptor 3, as `external`, become argv[1]
+    Refused            go back to the login program: no other module is asked (see `proof`)
     TemporaryFailure   log why, and go back to the login program: no other module is asked
     PermanentFailure   the same, and the client is not told to try again
 
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterable
 
 from courierchain import failure, handover, log, mailhost, programs, request
 from courierchain.account import Account, Session, Unusable, become_user, enter_home
-from courierchain.authtypes import EXTERNAL
+from courierchain.authtypes import DIALOGUE, EXTERNAL
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
@@ -48,6 +49,14 @@ class Proved(Rejected):
     def __init__(self, identity: bytes):
         super().__init__()
         self.identity = identity
+
+
+class Refused(Rejected):
+    """Not the right secret, and the client can't be asked for it again; why: of `failure`."""
+
+    def __init__(self, why: str):
+        super().__init__(why)
+        self.why = why
 
 
 class TemporaryFailure(Exception):
@@ -104,6 +113,8 @@ class AuthModule:
             log.err(f"{self.name}: {why}")
             lasts = isinstance(why, (Unusable, PermanentFailure))
             handover.start_over(env, failure.PERMANENT if lasts else failure.TEMPORARY)
+        except Refused as refused:
+            handover.start_over({**env, DIALOGUE: ""}, refused.why)
         except Proved as proof:
             proved = request.encode(question.service, EXTERNAL, proof.identity)
             self._pass_on(proved, argv[1:], env)
@@ -111,6 +122,7 @@ class AuthModule:
             if no.challenge:
                 env = {**env, failure.CHALLENGE: no.challenge}
             self._pass_on(raw, argv[1:], env)
+        env = {**env, DIALOGUE: ""}
         told = {**env, **account.environment()}
         if mailhost.is_elsewhere(told):
             return self._pass_to_proxy(account, question, told, env)

@@ -2,6 +2,9 @@
 
     login        userid LF password
     cram-md5 ... challenge LF response, both in base64 (see cram)
+    scram-sha-1, scram-sha-256
+                 userid LF client-first-message-bare LF cbind-input, the last two in base64: who
+                 knows the userid goes on with the dialogue (see proof)
     external     identity, proved already: by a client certificate. There is no password, so a
                  module takes it on purpose or rejects it (ours: reference chain-protocol.md 2)
     oauthbearer  userid, or nothing where the token alone tells it, LF token (ours: RFC 7628). Who
@@ -19,22 +22,24 @@ from courierchain import programs
 
 LOGIN = b"login"
 CRAM = (b"cram-md5", b"cram-sha1", b"cram-sha256")
+SCRAM = (b"scram-sha-1", b"scram-sha-256")
 EXTERNAL = b"external"
 OAUTHBEARER = b"oauthbearer"
+DIALOGUE = "COURIER_LOGIN_DIALOGUE"  # set while nobody has gone on with one (see dialogue)
 
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
     "authcheckpassword": (LOGIN,),
     "authcram": CRAM,
     "authdaemon": (LOGIN, *CRAM, EXTERNAL),
     "authoauth": (OAUTHBEARER,),
-    "authmysql": (LOGIN, *CRAM, EXTERNAL),
-    "authldap": (LOGIN, *CRAM, EXTERNAL),
+    "authmysql": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
+    "authldap": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
     "authpam": (LOGIN, EXTERNAL),
-    "authpgsql": (LOGIN, *CRAM, EXTERNAL),
+    "authpgsql": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),
-    "authsqlite": (LOGIN, *CRAM, EXTERNAL),
-    "authuserdb": (LOGIN, *CRAM, EXTERNAL),
+    "authsqlite": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
+    "authuserdb": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
     "authvchkpw": (LOGIN,),
 }
 SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them

@@ -3,6 +3,7 @@
 A program of ours that goes back to the login program says why in COURIER_LOGIN_FAILURE:
 
     rejected    every module was asked, and none knew the user and the secret
+    aborted     the client has broken off what a module had to say to it (see proof)
     locked      there were too many failures before, nobody was asked; the client can't tell
     temporary   somebody couldn't tell; trying again later may help
     permanent   somebody couldn't tell, and the administrator has to do something
@@ -19,6 +20,7 @@ from __future__ import annotations
 VARIABLE = "COURIER_LOGIN_FAILURE"
 CHALLENGE = "COURIER_LOGIN_CHALLENGE"
 REJECTED = "rejected"
+ABORTED = "aborted"
 LOCKED = "locked"
 TEMPORARY = "temporary"
 PERMANENT = "permanent"
@@ -59,6 +61,8 @@ def permanent(env: Environment) -> bytes:
 
 def refused(env: Environment) -> bytes:
     """The reply to a login that has come back, with what COURIER_LOGIN_FAILURE says."""
+    if env.get(VARIABLE) == ABORTED:
+        return b"-ERR Authentication aborted.\r\n"
     why = env.get(VARIABLE) if has_codes(env) else None
     if why in (TEMPORARY, PERMANENT):
         return trouble(env)

@@ -6,6 +6,7 @@ Stored forms (auth.md Part 3), the names in braces in any case:
 
     {MD5} {SHA} {SHA256} {SHA512}    base64 of the digest; {MD5RAW} in lower hex
     {SSHA}                           base64 of SHA-1 and its salt of exactly 4 octets
+    {SCRAM-SHA-1} {SCRAM-SHA-256}    what SCRAM needs of the secret, see `scram`
     DES  $1$  $2b$  $6$  $y$ ...     crypt(3) of libcrypt, also behind {CRYPT}
     $argon2id$  $pbkdf2-sha256$ ...  passlib or libpass with argon2-cffi, imported when met; also
                                      behind {CRYPT}, {ARGON2I} or {ARGON2ID}
@@ -87,6 +88,10 @@ def check(secret: bytes, stored: bytes) -> bool | None:
     """True or False at the price of the stored form; None is False that cost next to nothing."""
     if len(stored) > MAX_STORED or b"\0" in stored:
         return None
+    if stored[:11].upper().lstrip(b"{").startswith(b"SCRAM-SHA-"):
+        from courierchain import scram  # here: where it is met
+
+        return scram.is_password(secret, stored)
     if stored.startswith(b"{"):
         name, _, value = stored[1:].partition(b"}")
         name = name.upper()

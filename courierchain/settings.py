@@ -21,8 +21,10 @@ DEFAULTS: dict[str, str | int] = {
     "TIMEOUT_SOCK": 10,  # seconds for the connection to authdaemond
     "TIMEOUT_WRITE": 10,  # seconds for each write to it
     "TIMEOUT_READ": 30,  # seconds for its answer
-    # couriertcpd's, of one session; for modules
+    # couriertcpd's and courierpop3login's, of one session; for modules
     "TCPREMOTEIP": "127.0.0.1",
+    "AUTHEXPIRE": "",
+    "COURIER_LOGIN_DIALOGUE": "",
     # ours
     "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
     "AUTHCUSTOM": "/etc/courier/authcustom.py:authcustom",  # file and function of the site's own
@@ -53,6 +55,8 @@ DEFAULTS: dict[str, str | int] = {
     "POP3_PROXY_IDLE_TIMEOUT": 1800,  # seconds of silence; the mail host's own limit comes first
     "POP3_AUTH_LAX": "0",  # 1: announce POP3AUTH as it is, and take all there is: Courier's way
     "POP3_RESPONSE_CODES": "0",  # 1: replies may begin with [AUTH], [SYS/TEMP] or [SYS/PERM]
+    "POP3_SCRAM_KEY": "/etc/machine-id",  # file that the salts of SCRAM are made of, where none is
+    "POP3_SCRAM_ROUNDS": 4096,  # of SCRAM, where none are stored
     "POP3_DIALECT": "courier",  # or cyrus: whose texts, and what they go with, clients are served
     "POP3_FOLDER": "",  # serve this folder of the Maildir++; levels with dots between them
     "POP3_TELEMETRY": "",  # the directory whose USER/ gets protocol logs of sessions of USER
@@ -83,6 +87,14 @@ class Settings:
 
     def is_on(self, name: str) -> bool:
         return self.choice(name, "0", "1") == "1"
+
+    def number(self, name: str, least: int, most: int) -> int:
+        text = self.text(name)
+        if not (
+            text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
+        ):
+            raise ValueError(f"{name}={text}: not a number from {least} to {most}")
+        return int(text)
 
     def seconds(self, name: str) -> int:
         text = self._env.get(name)

@@ -75,6 +75,8 @@ class CyrusAuthorization(Authorization):
         """The reply to a login that has come back."""
         if env.get(failure.VARIABLE) in (failure.TEMPORARY, failure.PERMANENT):
             return failure.refused(env)
+        if env.get(failure.VARIABLE) == failure.ABORTED:
+            return SASL_MALFORMED
         return SASL_FAILED if env.get("COURIER_LOGIN_METHOD") else INVALID_LOGIN
 
     def obey(self, line: bytes | None) -> bytes:

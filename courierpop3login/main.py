@@ -24,7 +24,7 @@ Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), 
            COURIER_LOGIN_METHOD (by which mechanism; empty: USER and PASS),
            COURIER_SASL (the mechanisms announced),
            COURIER_LOGIN_FAILURE, COURIER_LOGIN_CHALLENGE (why it didn't succeed: `failure`; empty
-           while nobody has said)
+           while nobody has said), COURIER_LOGIN_DIALOGUE (see `dialogue`)
 Exits      0 after QUIT; 1 when the client has gone, time is up, or the chain can't be started
 """
 
@@ -36,6 +36,7 @@ from time import monotonic, sleep, time
 
 from courierchain import (
     authtypes,
+    dialogue,
     failure,
     handover,
     log,
@@ -76,6 +77,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         delay = settings.seconds("POP3_FAILURE_DELAY")
         budget = settings.seconds("POP3_LOGIN_TIMEOUT")
         session = authorization(argv, env, settings)
+        if again:
+            dialogue.end_unanswered(env)
     except ValueError as why:
         log.err(f"{argv[0]}: {why}")
         os.write(1, failure.permanent(env))
@@ -90,7 +93,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             return 1
         if failure.counts(env):
             throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
-        sleep(delay)
+        if env.get(failure.VARIABLE) != failure.ABORTED:
+            sleep(delay)
     deadline = monotonic() + time_left(env, budget)
     if monotonic() >= deadline:
         return 1
@@ -201,6 +205,7 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
     env["UTF8"] = str(int(session.utf8))
     env["COURIER_LOGIN_USER"] = log.safe(session.user)
     env["COURIER_LOGIN_METHOD"] = log.safe(session.method)
+    env[authtypes.DIALOGUE] = dialogue.begun(session.request or b"")
     try:
         if session.request is None:
             handover.start_over(env, failure.REJECTED)

@@ -20,27 +20,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, OAUTHBEARER, Chain
+from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, OAUTHBEARER, SCRAM, Chain
 from courierchain.settings import Settings
 from courierpop3login.mechanisms import Mechanism
 from courierpop3login.mechanisms.cram import Cram, fresh_challenge
 from courierpop3login.mechanisms.external import External
 from courierpop3login.mechanisms.oauth import Bearer, XOAuth2
 from courierpop3login.mechanisms.plain import Login, Plain
+from courierpop3login.mechanisms.scram import Scram, bindings
 
 MD5, SHA1, SHA256 = CRAM
+SCRAM_SHA1, SCRAM_SHA256 = SCRAM
+PLUS = b"-PLUS"
 
-# name: the authtype of its record, and how a dialogue begins. identity: that of a certificate.
-# Here is the place of SCRAM.
-TABLE: dict[bytes, tuple[bytes, Callable[[bytes], Mechanism]]] = {
-    b"PLAIN": (LOGIN, lambda identity: Plain()),
-    b"LOGIN": (LOGIN, lambda identity: Login()),
-    b"CRAM-MD5": (MD5, lambda identity: Cram(MD5, fresh_challenge())),
-    b"CRAM-SHA1": (SHA1, lambda identity: Cram(SHA1, fresh_challenge())),
-    b"CRAM-SHA256": (SHA256, lambda identity: Cram(SHA256, fresh_challenge())),
-    b"EXTERNAL": (EXTERNAL, External),
-    b"OAUTHBEARER": (OAUTHBEARER, lambda identity: Bearer()),
-    b"XOAUTH2": (OAUTHBEARER, lambda identity: XOAuth2()),
+# name: the authtype of its record, and how a dialogue begins, from what is offered.
+TABLE: dict[bytes, tuple[bytes, Callable[[Offer], Mechanism]]] = {
+    b"PLAIN": (LOGIN, lambda offer: Plain()),
+    b"LOGIN": (LOGIN, lambda offer: Login()),
+    b"CRAM-MD5": (MD5, lambda offer: Cram(MD5, fresh_challenge())),
+    b"CRAM-SHA1": (SHA1, lambda offer: Cram(SHA1, fresh_challenge())),
+    b"CRAM-SHA256": (SHA256, lambda offer: Cram(SHA256, fresh_challenge())),
+    b"EXTERNAL": (EXTERNAL, lambda offer: External(offer.identity)),
+    b"OAUTHBEARER": (OAUTHBEARER, lambda offer: Bearer()),
+    b"XOAUTH2": (OAUTHBEARER, lambda offer: XOAuth2()),
+    b"SCRAM-SHA-1": (SCRAM_SHA1, lambda offer: offer.scram(SCRAM_SHA1)),
+    b"SCRAM-SHA-1-PLUS": (SCRAM_SHA1, lambda offer: offer.scram(SCRAM_SHA1, plus=True)),
+    b"SCRAM-SHA-256": (SCRAM_SHA256, lambda offer: offer.scram(SCRAM_SHA256)),
+    b"SCRAM-SHA-256-PLUS": (SCRAM_SHA256, lambda offer: offer.scram(SCRAM_SHA256, plus=True)),
 }
 INSIDE_TLS = (b"OAUTHBEARER", b"XOAUTH2")
 
@@ -48,21 +54,33 @@ INSIDE_TLS = (b"OAUTHBEARER", b"XOAUTH2")
 class Offer:
     """announced: the mechanisms of CAPA's SASL line, with spaces between them; empty for no line.
 
-    taken: those that AUTH takes. identity: whom a client certificate shows, or empty.
+    taken: those that AUTH takes. identity: whom a client certificate shows, or empty. bindings:
+    what TLS has shown of itself, for the mechanisms of the -PLUS kind.
     """
 
-    __slots__ = ("announced", "taken", "identity")
+    __slots__ = ("announced", "taken", "identity", "bindings")
+
+    identity: bytes
 
     def __init__(
-        self, announced: bytes = b"", taken: tuple[bytes, ...] = (), identity: bytes = b""
+        self,
+        announced: bytes = b"",
+        taken: tuple[bytes, ...] = (),
+        identity: bytes = b"",
+        bindings: dict[bytes, bytes] | None = None,
     ):
         self.announced = announced
         self.taken = taken
         self.identity = identity
+        self.bindings = bindings or {}
 
     def begin(self, name: bytes) -> Mechanism | None:
         """A new dialogue; None for a mechanism that isn't taken."""
-        return TABLE[name][1](self.identity) if name in self.taken else None
+        return TABLE[name][1](self) if name in self.taken else None
+
+    def scram(self, authtype: bytes, *, plus: bool = False) -> Scram:
+        announces_plus = any(name.endswith(PLUS) for name in self.announced.split())
+        return Scram(authtype, self.bindings if plus else {}, announces_plus)
 
 
 def offer(
@@ -79,21 +97,20 @@ def offer(
     identity = certified(env, settings) if encrypted else b""
     if tls_required or not (listed or identity or lax):
         return Offer()
-    possible = [
-        name
-        for name in TABLE
-        if (identity if name == b"EXTERNAL" else encrypted or name not in INSIDE_TLS)
-    ]
+    shown = bindings(env) if encrypted else {}
+    needs: dict[bytes, object] = {b"EXTERNAL": identity, **dict.fromkeys(INSIDE_TLS, encrypted)}
+    possible = [name for name in TABLE if needs.get(name, True)]
+    possible = [name for name in possible if not name.endswith(PLUS) or shown]
     if lax:
         listed = [name for name in listed if encrypted or name not in INSIDE_TLS]
         if identity and b"EXTERNAL" not in listed:
             listed.append(b"EXTERNAL")
-        return Offer(b" ".join(listed), tuple(possible), identity)
+        return Offer(b" ".join(listed), tuple(possible), identity, shown)
     chain = Chain(modules, env)
     if EXTERNAL in chain.taken and b"EXTERNAL" not in listed:
         listed.append(b"EXTERNAL")
     works = tuple(name for name in listed if name in possible and chain.may_take(TABLE[name][0]))
-    return Offer(b" ".join(works), works, identity)
+    return Offer(b" ".join(works), works, identity, shown)
 
 
 def listed_mechanisms(settings: Settings, encrypted: bool) -> list[bytes]:
