@@ -23,10 +23,14 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 BIN = Path(sys.executable).parent
 ROOT = os.geteuid() == 0
 DEADLINE = 20.0  # seconds that a test waits for anything at the most
+
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
 ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"]}

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,8 @@ class DatabaseServer:
         assert self.process
         self.process.send_signal(number)
         for child in children_of(self.process.pid):
-            os.kill(child, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(child, number)
 
     def stop(self) -> None:
         if self.process:

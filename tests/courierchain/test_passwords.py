@@ -316,13 +316,13 @@ PREFIXES += [b"{%s}" % name for name in passwords.DIGESTS]
 TAILS = st.binary(max_size=80) | st.text("./09AZaz$,=", max_size=80).map(str.encode)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(secret=st.binary(max_size=600), prefix=st.sampled_from(PREFIXES), tail=TAILS)
 def test_no_octets_match_or_raise_CVE_46_CVE_49(secret, prefix, tail):
     assert verify(secret, prefix + tail) is False
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(secret=st.binary(min_size=1, max_size=511).filter(lambda s: b"\0" not in s))
 def test_what_crypt_makes_of_any_secret_matches_it_and_not_a_longer_one(secret):
     stored = passwords.crypt(secret, b"$1$salt$")

@@ -158,7 +158,7 @@ def test_a_value_that_is_no_words_names_its_setting(site, value):
     assert site.refused("start").startswith(f"ERR: {site.etc}/pop3d line {number}: TCPDOPTS=")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text("ab-= '\"\\", max_size=12))
 @example("a'b c'\"d e\"\\ f")
 def test_what_we_take_for_words_is_words_for_the_shell(value):

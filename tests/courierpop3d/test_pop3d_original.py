@@ -49,7 +49,7 @@ def place(tmp_path_factory) -> Path:
 
 
 # Without a search for the smallest example that fails, which would take minutes.
-quickly = settings(deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+quickly = settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 # The two servers

@@ -565,7 +565,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.lists(PIECES, max_size=40).map(b"".join), change=st.integers(-(10**12), 10**12))
 def test_F_FILE_8_any_octets_are_read_without_error(text, change):
     sizes = Sizes(text[:LONG], JOURNAL)
@@ -578,7 +578,7 @@ def own_box(tmp_path_factory):
     return QuotaBox(tmp_path_factory.mktemp("home"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.lists(PIECES, max_size=40).map(b"".join))
 def test_F_FILE_8_any_file_keeps_what_is_in_it_or_is_made_anew_under_its_own_quota(own_box, text):
     os.chdir(own_box.path)

@@ -131,7 +131,7 @@ SHORT = st.lists(CHANGES | JUNK, min_size=1, max_size=4)
 LINES = st.one_of(SHORT, SHORT.map(lambda lines: lines * (LONG // len("".join(lines) + "\n") + 1)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     messages=mailboxes(),
     quota=QUOTAS,

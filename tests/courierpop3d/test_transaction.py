@@ -81,7 +81,7 @@ def test_CVE_06_ROB_09_too_long_a_line_or_a_nul_is_one_error(three, line):
 
 
 @given(st.one_of(st.none(), st.binary(max_size=600)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_1939_03_04_55_no_line_gets_another_reply_than_pop3_s(talk_about, line):
     reply = talk_about(MAIL).say(line)
     status = reply.partition(b"\r\n")[0] + b"\r\n"
@@ -241,7 +241,7 @@ def test_1939_05_06_23_24_ROB_11_12_13_messages_travel_whole_at_their_size(
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\n\n", b"\r\n"]), max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_1939_24_45_sizes_are_true_and_stat_is_their_sum(talk_about, pieces):
     content = b"".join(pieces)
     session = talk_about(content, b"Subject: x\n\n.\n" + content)

@@ -202,9 +202,10 @@ def is_over(lines: list[str]) -> bool:
 
 
 def processes() -> list[str]:
-    """The command lines of the server's processes."""
+    """The command lines of the server's processes, but for those that have just ended."""
     lines = run("ps", "-eo", "args").splitlines()
-    return [line for line in lines if "pop3" in line and "steps.py" not in line]
+    others = ("steps.py", "<defunct>")
+    return [line for line in lines if "pop3" in line and not any(word in line for word in others)]
 
 
 def both(log: Log) -> dict[str, object]:
