@@ -14,9 +14,9 @@ SOCK_SEQPACKET socket, its descriptor 0. One message is one request, one message
                                                        logged it
 
 `length` is one octet. Ident is the asker's, and comes back as it was sent. VALUE is any octet but
-NUL. A request has the variables of ASKED, as far as they are set; an answer TLS_CONNECTED_PROTOCOL
-and, with a client certificate, TLS_SUBJECT_... An answer comes within the relay's limit for a
-handshake, or the channel, or `reply`, ends because the relay has gone.
+NUL. A request has the variables of ASKED, as far as they are set; an answer TLS_CONNECTED_PROTOCOL,
+TLS_BINDING_... and, with a client certificate, TLS_SUBJECT_... An answer comes within the relay's
+limit for a handshake, or the channel, or `reply`, ends because the relay has gone.
 """
 
 from __future__ import annotations

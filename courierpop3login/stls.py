@@ -9,8 +9,8 @@ What the client has sent behind STLS is still in the kernel, and the relay takes
 the handshake, which then fails: it is never obeyed (CVE-20, 2595-06).
 
 Reads      POP3_STARTTLS: begins with y or Y; COURIERTLS, couriertls if it isn't set; TLS_CERTFILE
-Sets       POP3_STARTTLS=NO, POP3_TLS_REQUIRED=0, POP3_TLS=1, TLS_CONNECTED_PROTOCOL (from a relay),
-           TLS_SUBJECT_... of a client certificate
+Sets       POP3_STARTTLS=NO, POP3_TLS_REQUIRED=0, POP3_TLS=1, TLS_CONNECTED_PROTOCOL and
+           TLS_BINDING_... (from a relay), TLS_SUBJECT_... of a client certificate
 """
 
 from __future__ import annotations

@@ -52,7 +52,11 @@ from couriertcpd.throttle import THROTTLE, Throttle
 from couriertcpd.worker import Serve
 
 NAME = "couriertcpd"
-LEARNED = ("TLS_SUBJECT_", "TLS_CONNECTED_PROTOCOL")  # told by couriertls, or by nobody
+LEARNED = (
+    "TLS_SUBJECT_",
+    "TLS_BINDING_",
+    "TLS_CONNECTED_PROTOCOL",
+)  # told by couriertls, or by nobody
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

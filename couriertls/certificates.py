@@ -22,7 +22,9 @@ from time import time
 
 from courierchain import log
 from courierchain.refusal import Refused
+from couriertls import binding
 from couriertls import settings as settings_of
+from couriertls.binding import ServerContext
 from couriertls.settings import Settings
 from couriertls.validity import not_after
 
@@ -38,11 +40,12 @@ Stamp = dict[str, tuple[int, ...] | None]
 class Certificates:
     """The contexts for all names; `names` of those that aren't loaded yet map to None."""
 
-    __slots__ = ("_settings", "_default", "_suffixes", "_named", "warnings")
+    __slots__ = ("_settings", "_default", "_suffixes", "_named", "_logs_keys", "warnings")
 
     def __init__(self, settings: Settings):
         self._settings = settings
         self.warnings = list(settings.warnings)
+        self._logs_keys = False
         self._default = server_context(settings)
         load_pair(self._default, settings, "", self.warnings)
         self._suffixes = names(settings)
@@ -57,6 +60,14 @@ class Certificates:
     def _adopt(self, name: str, context: ssl.SSLContext) -> None:
         context.sni_callback = self._choose
         self._named[name] = context
+        if self._logs_keys:
+            binding.log_keys([context])
+
+    def log_keys(self) -> int:
+        """For channel bindings, in the process that relays; how many descriptors it has taken."""
+        self._logs_keys = True
+        named = [context for context in self._named.values() if context]
+        return binding.log_keys([self._default, *named])
 
     def context(self, address: str) -> ssl.SSLContext:
         """What to begin a handshake with on a connection to this address of ours."""
@@ -131,9 +142,9 @@ def warning(text: str) -> str:
     return f"WARN: couriertls: {text}"
 
 
-def server_context(settings: Settings) -> ssl.SSLContext:
+def server_context(settings: Settings) -> ServerContext:
     """A context without certificates. Raises Refused."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     # A client that closes without close_notify is one that closes; nothing more is obeyed.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_IGNORE_UNEXPECTED_EOF
     context.num_tickets = TICKETS
@@ -218,6 +229,8 @@ def load_pair(
         raise Refused(f"{setting}: {pair_problem(why, key or path)}") from why
     except (OSError, ValueError) as why:
         raise Refused(f"{setting}: {key or path}: {why}") from why
+    if isinstance(context, ServerContext):
+        context.end_point = binding.end_point(text)
     warn_of_age(text, setting, warnings)
     warn_of_mode(key or path, warnings)
     load_dh(context, settings, path, warnings)

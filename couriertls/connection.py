@@ -39,7 +39,7 @@ from socket import (
 from typing import Protocol
 
 from courierchain import log
-from couriertls import peer
+from couriertls import binding, peer
 from couriertls.failure import Failure, failure, timeout
 from couriertls.loop import PIECE, Loop
 
@@ -77,6 +77,7 @@ class Connection:
 
     __slots__ = (
         *("_loop", "_limits", "_address", "_network", "_plain", "_asker", "_doing", "_phase"),
+        "_secret",
         *("_in", "_out", "_network_ended", "_plain_ended", "_deaf", "_read_waits_to_write"),
     )
 
@@ -98,6 +99,7 @@ class Connection:
         self._asker: Asker | None = asker
         self._doing = doing
         self._phase = SHAKING
+        self._secret = b""  # until the handshake is over: what channel bindings are made of
         self._in: memoryview | None = None  # what the program hasn't taken yet
         self._out: memoryview | None = None  # what the client hasn't
         self._network_ended = False
@@ -131,8 +133,9 @@ class Connection:
     def _shake(self) -> None:
         tls = self._tls
         try:
-            tls.do_handshake()
-            variables = peer.variables(tls)
+            self._take_step(tls)
+            variables = {**peer.variables(tls), **binding.variables(tls, self._secret)}
+            self._secret = b""
             if self._asker:
                 self._asker.shaken(tls, variables)
         except ssl.SSLWantReadError:
@@ -146,6 +149,13 @@ class Connection:
             self._loop.limit(self, None)
             self._phase = RELAYING
             self._settle()
+
+    def _take_step(self, tls: ssl.SSLSocket) -> None:
+        """As far as the handshake comes now. Raises OSError."""
+        try:
+            tls.do_handshake()
+        finally:
+            self._secret = binding.logged_secret() or self._secret
 
     @property
     def _tls(self) -> ssl.SSLSocket:

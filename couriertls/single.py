@@ -21,7 +21,7 @@ from socket import socket, socketpair
 from courierchain import daemon, log, programs
 from courierchain.refusal import Refused, refusal
 from courierchain.settings import Settings as ChainSettings
-from couriertls import certificates, client, peer, settings
+from couriertls import binding, certificates, client, peer, settings
 from couriertls.connection import Connection, Limits, prepare
 from couriertls.failure import Failure, failure
 from couriertls.loop import Loop
@@ -68,7 +68,9 @@ class Single:
             if not server:
                 return client.context(self._settings, self._options)
             local = self._env.get("TCPLOCALIP", "")
-            return certificates.load(self._settings, all_names=False).context(local)
+            found = certificates.load(self._settings, all_names=False)
+            found.log_keys()
+            return found.context(local)
         except Refused as why:
             raise Refused(certificates.error(why)) from why
 
@@ -194,7 +196,7 @@ def environment(env: dict[str, str], variables: dict[str, str]) -> dict[str, str
     kept = {
         name: value
         for name, value in env.items()
-        if not name.startswith(peer.PREFIX) and name != peer.PROTOCOL
+        if not name.startswith((peer.PREFIX, binding.PREFIX)) and name != peer.PROTOCOL
     }
     return {**kept, **variables}
 

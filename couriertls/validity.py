@@ -19,10 +19,8 @@ BEFORE_VALIDITY = 3  # serialNumber, signature, issuer
 
 def not_after(pem: bytes) -> int | None:
     """Seconds since 1970; None if it isn't to be found."""
-    _, begin, rest = pem.partition(BEGIN)
     try:
-        der = ssl.PEM_cert_to_DER_cert((begin + rest.partition(END)[0] + END).decode("ascii"))
-        _, certificate, _ = element(der)
+        _, certificate, _ = element(first_certificate(pem))
         _, fields, _ = element(certificate)
         kind, _, behind = element(fields)
         fields = behind if kind == VERSION else fields
@@ -33,6 +31,12 @@ def not_after(pem: bytes) -> int | None:
         return seconds(kind, text)
     except (ValueError, IndexError):
         return None
+
+
+def first_certificate(pem: bytes) -> bytes:
+    """Its DER form. Raises ValueError."""
+    _, begin, rest = pem.partition(BEGIN)
+    return ssl.PEM_cert_to_DER_cert((begin + rest.partition(END)[0] + END).decode("ascii"))
 
 
 def element(der: bytes) -> tuple[int, bytes, bytes]:

@@ -80,7 +80,7 @@ class Worker:
         self._answering = os.dup(CHANNEL)  # watched for that; CHANNEL is for requests
         self._takes_requests = True
         self._waits = False  # for requests
-        self._most = (descriptors() - SPARE) // PER_CONNECTION
+        self._most = (descriptors() - SPARE - certificates.log_keys()) // PER_CONNECTION
 
     def run(self) -> int:
         self._loop.watch(self._leash, EPOLLIN, self._leash_ready)

@@ -1,0 +1,148 @@
+"""SCRAM with channel binding over the whole chain: port 995 and STLS."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from couriertls import binding
+from tests.chain.test_scram import (
+    ABORTED,
+    FAILED,
+    REFUSED,
+    SECRET,
+    SERVED,
+    SHA_1,
+    SHA_256,
+    add_john,
+    b64,
+    text_of,
+)
+from tests.chain.test_tls import AUTHUSERDB, COURIERTLS
+from tests.chain.test_tls import authority as authority  # a fixture
+from tests.chain.test_tls import settings as settings  # another
+from tests.chain.test_tls import tls as tls  # a third
+from tests.conftest import ROOT, Client, needs, needs_module
+
+PLUS = "SCRAM-SHA-256-PLUS"
+EVERY = f"{PLUS} {SHA_256} SCRAM-SHA-1-PLUS {SHA_1}"
+WAYS = {"995": ["-uses=5", "-park=0.001"], "995 executed": ["-coldexec"], "STLS": ["-prefork=4"]}
+
+
+QUICK = {"POP3_FAILURE_DELAY": "0"}
+
+
+@pytest.fixture(params=WAYS)
+def connect(request, serve, settings, accounts, tls, public):
+    """Connect to john's server, inside TLS: connect() or connect(context)."""
+    add_john(accounts)
+    stages, options = AUTHUSERDB, WAYS[request.param]
+    if request.param != "STLS":
+        stages = (*COURIERTLS, *(["-user=courier"] if ROOT else []), *AUTHUSERDB)
+    server = serve(*options, stages=stages, env={**settings, "POP3AUTH_TLS": EVERY, **QUICK})
+    tls.keylog_filename = str(public / "keys")
+
+    def connected(context: ssl.SSLContext = tls) -> Client:
+        if request.param != "STLS":
+            client = Client(server.port, context)
+            assert client.line() == b"+OK Hello there.\r\n"
+            return client
+        client = Client(server.port)
+        assert client.line() == b"+OK Hello there.\r\n"
+        return client.start_tls(context)
+
+    return connected
+
+
+def exported(keys: Path) -> bytes:
+    lines = [line for line in keys.read_text().splitlines() if line.startswith("EXPORTER")]
+    return binding.exported(bytes.fromhex(lines[-1].split()[-1]), "sha384")
+
+
+class Bound:
+    """scramp with a binding: what a client says, and the last reply that it gets."""
+
+    def __init__(self, client: Client, kind: str, data, mechanism: str = PLUS):
+        self.client = client
+        self.mechanism = mechanism
+        scramp = needs_module("scramp")
+        names = scramp.core.CbName  # it can't export itself, and is given the data
+        names.SUPPORTED_TYPES, names.UNSUPPORTED_TYPES = (
+            {*names.SUPPORTED_TYPES, "tls-exporter"},
+            set(),
+        )
+        self.peer = scramp.ScramClient([mechanism], "john", SECRET, channel_binding=(kind, data))
+
+    def run(self) -> str:
+        reply = self.client.ask(f"AUTH {self.mechanism} {b64(self.peer.get_client_first())}")
+        if not reply.startswith("+ "):
+            return reply
+        self.peer.set_server_first(text_of(reply))
+        reply = self.client.ask(b64(self.peer.get_client_final()))
+        if reply.startswith("+ "):
+            self.peer.set_server_final(text_of(reply))
+            reply = self.client.ask("")
+        return reply
+
+
+def test_5802_04_7677_04_bound_to_this_connection_or_refused(connect, public, tls):
+    with connect() as client:
+        assert client.listing("CAPA")[0] == f"SASL {EVERY}"
+        data = exported(public / "keys")
+        assert Bound(client, "tls-exporter", data[:-1] + b"x").run() == FAILED
+        assert Bound(client, "tls-unique", data).run() == REFUSED
+        assert Bound(client, "tls-exporter", data).run() == SERVED
+    with connect() as client:
+        assert Bound(client, "tls-server-end-point", client.socket).run() == SERVED
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    with connect() as client:
+        assert Bound(client, "tls-exporter", data).run() == REFUSED
+        bound = Bound(client, "tls-unique", client.socket, "SCRAM-SHA-1-PLUS")
+        assert bound.run() == SERVED
+
+
+def test_5802_04_a_downgrade_is_refused(connect):
+    with connect() as client:
+        for flag, mechanism, reply in (
+            ("y", SHA_256, REFUSED),  # who could bind was told that it can't
+            ("n", PLUS, REFUSED),
+            ("p=tls-exporter", SHA_256, REFUSED),
+            ("p=", PLUS, REFUSED),
+            ("p=tls-nothing", PLUS, REFUSED),
+            ("p", PLUS, ABORTED),
+        ):
+            first = b64(f"{flag},,n=john,r=nonce")
+            assert client.ask(f"AUTH {mechanism} {first}") == reply, flag
+        assert client.ask(f"AUTH {SHA_256} {b64('n,,n=john,r=nonce')}").startswith("+ ")
+
+
+def test_5034_01_without_tls_nothing_is_bound(serve, settings, accounts):
+    add_john(accounts)
+    forged = {f"TLS_BINDING_{name}": "00" for name in ("EXPORTER", "SERVER_END_POINT", "UNIQUE")}
+    server = serve(env={**settings, **forged, "POP3AUTH": EVERY})
+    with server.client() as client:
+        assert client.line() == b"+OK Hello there.\r\n"
+        assert client.listing("CAPA")[0] == f"SASL {SHA_256} {SHA_1}"
+        assert client.ask(f"AUTH {PLUS} {b64('p=tls-exporter,,n=john,r=x')}") == REFUSED
+        assert client.ask(f"AUTH {SHA_256} {b64('y,,n=john,r=x')}").startswith("+ ")
+
+
+@pytest.mark.parametrize("suite", ["TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
+def test_9266_openssl_exports_the_same(serve, settings, script, suite):
+    show = script("show", "#!/bin/sh\nenv\n")
+    server = serve(stages=[*COURIERTLS, show], env=settings)
+    connect = ["-connect", f"127.0.0.1:{server.port}", "-ciphersuites", suite, "-ign_eof"]
+    export = ["-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32"]
+    said = subprocess.run(
+        [needs("openssl"), "s_client", *connect, *export],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=20,
+    ).stdout.decode()
+    (theirs,) = re.findall(r"Keying material: ([0-9A-F]{64})", said)
+    (ours,) = re.findall(r"TLS_BINDING_EXPORTER=([0-9a-f]*)", said)
+    assert bytes.fromhex(ours) == bytes.fromhex(theirs)
