@@ -6,7 +6,8 @@
 Blanks in front and at the end don't count, and the first line of a name does (reference auth.md
 2.7). A file without a line that begins with `##NAME: MARKER:` is not whole, and is refused. So is a
 name that nobody knows, where Courier would go on without what was meant; and a file that others may
-write, or read if it holds a secret. It is read anew each time, so a change counts at once.
+write, or read if it holds a secret. A change counts at once: a process that answers one question
+after another (courierchain.connections) looks each time whether there was one.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from stat import S_IROTH, S_IWOTH
+from time import time
 
+from courierchain import connections
 from courierchain.authmodule import TemporaryFailure
 
 MARKER = "##NAME: MARKER:"
 BLANKS = " \t\r\f\v"
+SHORT_AGO = 1.0  # seconds; file systems count in steps of up to some milliseconds
 
 
-class RcFile:
-    """What the file says: value and line number of each name."""
+class RcFile(connections.Connection):
+    """What the file says: value and line number of each name. Kept and dropped as connections are:
+    there may be a password in it."""
 
     __slots__ = ("path", "_lines")
 
@@ -32,9 +37,19 @@ class RcFile:
 
     def __eq__(self, other: object) -> bool:
         """Whether the other one says the same, on the same lines."""
+        if self is other:
+            return True
         return isinstance(other, RcFile) and (self.path, self._lines) == (other.path, other._lines)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def descriptors(self) -> tuple[int, ...]:
+        return ()
+
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
+    abandon = close
 
     def text(self, name: str, default: str = "") -> str:
         """The value of a name; the default if it has none, or an empty one."""
@@ -62,7 +77,29 @@ class RcFile:
 
 def read(path: str, names: Iterable[str], *, has_secret: bool = True) -> RcFile:
     """Read the file; `names` are those that it may have. Raises TemporaryFailure."""
-    content = contents(path, S_IWOTH | (S_IROTH if has_secret else 0))
+    rc: RcFile = connections.ask(
+        path,
+        version(path),
+        lambda: parsed(path, contents(path, S_IWOTH | (S_IROTH if has_secret else 0)), names),
+        lambda rc: rc,
+    )
+    return rc
+
+
+def version(path: str) -> object:
+    """Changes with the file, its owner and its mode; is never the same twice if the last change is
+    so short ago that the file's times may not show the next one."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return object()
+    if time() - max(there.st_mtime, there.st_ctime) < SHORT_AGO:
+        return object()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+
+def parsed(path: str, content: str, names: Iterable[str]) -> RcFile:
+    """Raises TemporaryFailure."""
     if not any(line.startswith(MARKER) for line in content.split("\n")):
         raise TemporaryFailure(
             f"{path}: no line {MARKER} in it, so it is not whole (put {MARKER}0 at its end)"
