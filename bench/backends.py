@@ -1,4 +1,4 @@
-"""backends - the databases that know the benchmark's accounts, and how Courier and we are led to them
+"""backends - the databases that know the benchmark's accounts, and what leads Courier and us there
 
     for backend in backends(folder, mailboxes): backend.start() ... backend.stop()
 
@@ -7,8 +7,8 @@
     files       what is to be in /etc/courier: names and texts; the same for Courier and for us
     variable    the setting of ours that says where the first of them is
 
-All have the 20 system accounts, with the same hashes as the userdb. Servers listen in `folder` or on
-loopback, and their processor time is not the mail server's: Backend.cpu_ms.
+All have the 20 system accounts, with the same hashes as the userdb. Servers listen in `folder` or
+on loopback, and their processor time is not the mail server's: Backend.cpu_ms.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ of backends.py there are
     daemon-X    the same with authdaemon, which asks our authdaemond with authX, 5 daemons
     fork-X      ours-X without -uses: a process and a connection of its own for each login
 
-A login is a short session: connect, USER, PASS, STAT, QUIT; 8 at once, in interleaved rounds. CPU is
-that of the mail server's processes, and beside it that of the database's. Needs root. Exits 1 if it
-cannot run or if any session failed, else 0, however slow the servers are.
+A login is a short session: connect, USER, PASS, STAT, QUIT; 8 at once, in interleaved rounds. CPU
+is that of the mail server's processes, and beside it that of the database's. Needs root. Exits 1 if
+it cannot run or if any session failed, else 0, however slow the servers are.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class DatabaseServer:
         self.directory = directory
         self.port = free_port()
         self.process: subprocess.Popen | None = None
+        self.options_for_tls: list[str] = []
         self.prepare()
         self.start()
 
@@ -59,7 +60,11 @@ class DatabaseServer:
             return
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv(), cwd=self.directory, stdout=log, stderr=log, **NOBODY
+                [*self.argv(), *self.options_for_tls],
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                **NOBODY,
             )
         wait_until(self.answers, f"{self.argv()[0]} answers")
 

@@ -6,6 +6,7 @@ import grp
 import hmac
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
+from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
 from tests.conftest import DEADLINE, ROOT, free_port, needs, needs_module, sha, wait_until
 
 needs_module("ldap")
@@ -98,6 +100,12 @@ class Slapd:
             stderr=subprocess.DEVNULL,
         )
         wait_until(lambda: answers(self.port) and answers(self.tls_port), "slapd listens")
+
+    def connections(self) -> int:
+        """How many clients it has."""
+        here = {f"0100007F:{port:04X}" for port in (self.port, self.tls_port)}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(words[1] in here and words[3] == "01" for words in lines)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -573,3 +581,73 @@ def test_the_whole_chain_while_the_server_goes_and_comes_back(serve, any_mode, s
     finally:
         slapd.start()
     assert server.answer("john", "secret of john") == "+OK logged in."
+
+
+# Where connections stay.
+
+
+@pytest.fixture
+def daemon(authdaemond, slapd, rc, accounts):
+    """daemon(NAME=value): an authdaemond of one process, authuserdb behind authldap."""
+    wait_until(lambda: not slapd.connections(), "connections of other tests have gone")
+
+    def daemon(env=None, **settings):
+        env = {"AUTHLDAP_RC": rc(**{"LDAP_TIMEOUT": "1", **settings}), **(env or {})}
+        return authdaemond(authmodulelist="authldap authuserdb", **env)
+
+    return daemon
+
+
+@pytest.mark.parametrize("way, connections", [({}, 1), (BIND, 2)], ids=["crypt", "bind"])
+def test_authdaemond_asks_all_on_one_connection_and_binds_on_another(
+    daemon, slapd, way, connections
+):
+    running = daemon(**way)
+    for _ in range(3):
+        assert b"\nADDRESS=john\n" in running.login("john", "secret of john")
+        assert running.login("john", "wrong") == running.login("nobody", "x") == b"FAIL\n"
+        assert b"\nADDRESS=mary\n" in running.login("mary", "another")
+    assert slapd.connections() == connections
+
+
+@pytest.mark.parametrize("way", [{}, BIND], ids=["crypt", "bind"])
+def test_3206_02_authdaemond_while_the_server_is_down_hangs_and_comes_back(
+    daemon, slapd, accounts, way
+):
+    """authuserdb, which knows albert, is not asked. A restart is nothing that one hears of."""
+    albert = accounts.add("albert")
+    running = daemon(**way)
+    right = running.login("john", "secret of john")
+    assert right.endswith(b".\n")
+    slapd.stop()
+    slapd.start()
+    assert running.login("john", "secret of john") == right
+    assert "ERR" not in running.log.read_text()
+    slapd.stop()
+    try:
+        assert running.login("albert", albert.password) == b""
+    finally:
+        slapd.start()
+    assert running.login("john", "secret of john") == right
+    slapd.process.send_signal(signal.SIGSTOP)
+    try:
+        assert running.login("john", "secret of john") == b""
+        assert running.login("albert", albert.password) == b""
+    finally:
+        slapd.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: running.login("john", "secret of john") == right, "it answers again")
+    assert running.login("albert", albert.password).endswith(b".\n")
+
+
+@pytest.mark.parametrize("scheme", ["starttls", "ldaps"])
+def test_authdaemond_talks_tls_with_what_its_file_says(daemon, slapd, homes, scheme):
+    trusted = {"LDAPTLS_CACERT": str(slapd.folder / "ca.pem")}
+    settings = {"LDAP_URI": f"ldaps://127.0.0.1:{slapd.tls_port}"}
+    if scheme == "starttls":
+        settings = {"LDAP_TLS": "1"}
+    running = daemon(trusted, **settings)
+    for _ in range(2):
+        assert running.login("john", "secret of john").endswith(b".\n")
+        assert running.login("john", "wrong") == b"FAIL\n"
+    assert slapd.connections() == 1
+    assert daemon(**settings).login("john", "secret of john") == b""  # nobody's we trust

@@ -11,7 +11,9 @@ import pytest
 
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
-from tests.conftest import ROOT, wait_until
+from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
+from tests.chain.test_uses import idle
+from tests.conftest import DEADLINE, ROOT, needs_root, wait_until
 
 # One that answers for ever, as Courier's daemon wants it; and what the record may make it do.
 PROGRAM = """#!{python} -IS
@@ -175,3 +177,89 @@ def test_the_whole_chain(serve, any_mode, auth_prog, accounts, script):
     assert server.answer("mary", mary.password) == down  # AUTHCHAIN-04
     os.rename(auth_prog + ".away", auth_prog)
     assert server.answer("john", "secret") == "+OK logged in."
+
+
+# Where it stays.
+
+
+def runs(path: str) -> list[int]:
+    """The processes that run a script."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.encode() in process.read_bytes().split(b"\0")[:3]:
+                found.append(int(process.parent.name))
+        except OSError:
+            pass
+    return sorted(found)
+
+
+@pytest.fixture
+def daemon(authdaemond, auth_prog):
+    return authdaemond(
+        authmodulelist="authpipe authuserdb", AUTHPIPE_PROGRAM=auth_prog, AUTHPROGRAM_TIMEOUT="1"
+    )
+
+
+def test_in_authdaemond_one_program_answers_all(daemon, auth_prog, accounts):
+    for _ in range(2):
+        assert b"\nADDRESS=j@x\n" in daemon.login("john", "secret")
+        (first,) = runs(auth_prog)
+        assert daemon.login("john", "wrong") == b"FAIL\n"
+        assert daemon.ask(b"PRE . pop3 john\n").startswith(b"UID=")
+        assert runs(auth_prog) == [first]
+        assert b"TCPREMOTEIP=" not in Path(f"/proc/{first}/environ").read_bytes()
+        os.kill(first, 9)  # it is replaced, and nobody hears of it
+        wait_until(lambda pid=first: has_ended(str(pid)), "it has ended")
+    assert "ERR" not in daemon.log.read_text()
+
+
+def test_what_it_says_unasked_is_nobodys_answer(daemon, auth_prog):
+    """Reference auth.md 2.6."""
+    account = "UID=20001|GID=20001|HOME=/|ADDRESS=john|.|"
+    for said in (f"FAIL|{account}", f"{account}{account}", f"{account}FAIL|"):
+        daemon.login("x", f"says {said}")
+        assert daemon.login("nobody", "x") == b"FAIL\n"
+        assert b"\nADDRESS=j@x\n" in daemon.login("john", "secret")
+
+
+def test_3206_02_authdaemond_while_the_program_fails_hangs_and_comes_back(
+    daemon, auth_prog, accounts
+):
+    """authuserdb, which knows mary, is not asked."""
+    mary = accounts.add("mary")
+    right = daemon.login("john", "secret")
+    assert right.endswith(b".\n") and daemon.login("mary", mary.password).endswith(b".\n")
+    for word in ("dies", "hangs"):
+        assert daemon.login("mary", word) == b""
+        assert daemon.login("john", "secret") == right
+    os.rename(auth_prog, auth_prog + ".away")
+    assert daemon.login("mary", mary.password) == b""
+    os.rename(auth_prog + ".away", auth_prog)
+    assert daemon.login("john", "secret") == right
+
+
+def test_it_ends_with_authdaemond(daemon, auth_prog):
+    assert daemon.login("john", "secret").endswith(b".\n")
+    assert runs(auth_prog)
+    daemon.process.terminate()
+    daemon.process.wait(DEADLINE)
+    wait_until(lambda: not runs(auth_prog), "it has ended")
+
+
+def test_a_process_that_logs_people_in_keeps_it(serve, auth_prog, public, accounts):
+    needs_root()
+    text = Path(auth_prog).read_text().replace("MAILDIR=/m\\n", "")
+    Path(auth_prog).write_text(text)
+    stages = ["courierpop3login", "authpipe", "courierpop3d", "./Maildir"]
+    server = serve("-uses=20", stages=stages, env={**NO_DELAY, "AUTHPIPE_PROGRAM": auth_prog})
+    for password, said in (("secret", "+OK logged in."), ("x", "-ERR Login failed.")) * 2:
+        with server.client() as client:
+            client.line()
+            client.ask("USER john")
+            assert client.ask(f"PASS {password}") == said
+            (pid,) = runs(auth_prog)
+        idle(server)
+    assert runs(auth_prog) == [pid]
+    server.stop()
+    wait_until(lambda: not runs(auth_prog), "it has ended")
