@@ -40,12 +40,18 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "checkpassword-courier": "authmodules.checkpassword_courier:main",
     "courierctl": "courierctl.main:main",
     "authenumerate": "courierctl.authenumerate:main",
+    "authpasswd": "courierctl.authpasswd:main",
     "authtest": "courierctl.authtest:main",
     "mkpop3dcert": "courierctl.mkpop3dcert:main",
     "mkdhparams": "courierctl.mkdhparams:main",
     "makedat": "makedat.main:main",
     "pop3d": "cyruspop3d.main:main",
     "makedatprog": "makedat.prog:main",
+    "makeuserdb": "userdb.makeuserdb:main",
+    "pw2userdb": "userdb.pw2userdb:main",
+    "userdb": "userdb.userdb:main",
+    "userdbpw": "userdb.userdbpw:main",
+    "vchkpw2userdb": "userdb.vchkpw2userdb:main",
 }
 
 LAUNCHER_MARK = b"from courierchain.start import program"

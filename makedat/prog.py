@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from courierchain import log, textsource
+from courierchain import gdbm, log, textsource
 from courierchain.refusal import Refused, refusal
 
 
@@ -51,47 +51,4 @@ def make(text: bytes, tmp: str, file: str) -> None:
             raise Refused(f"Cannot store record for {shown} - duplicate or out of disk space.")
         if key:
             records[key] = value
-    try:
-        write(records, tmp)
-        rename(tmp, file)
-    except Refused:
-        remove(tmp)
-        raise
-
-
-def write(records: dict[bytes, bytes], file: str) -> None:
-    """Raises Refused."""
-    try:
-        import _gdbm
-    except ImportError as why:
-        raise Refused(f"{file}: this Python cannot write GDBM (Debian: python3-gdbm)") from why
-    try:
-        with _gdbm.open(file, "nf", 0o664) as database:
-            for key, value in records.items():
-                database[key] = value
-        synchronize(file)
-    except (_gdbm.error, OSError) as why:
-        raise Refused(f"Cannot create {file}: {why.strerror or why}") from why
-
-
-def rename(tmp: str, file: str) -> None:
-    try:
-        os.rename(tmp, file)
-        synchronize(os.path.dirname(file) or ".")
-    except OSError as why:
-        raise refusal("rename", why) from why
-
-
-def synchronize(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(tmp: str) -> None:
-    try:
-        os.unlink(tmp)
-    except OSError:
-        pass  # it was not made
+    gdbm.replace(records, tmp, file)

@@ -14,6 +14,7 @@ SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
     *("courierpop3d", "courierpop3proxy", "courierctl", "makedat", "authdaemond", "cyruspop3d"),
+    "userdb",
 }
 OURS = PROGRAMS | set(SHARED)
 

@@ -40,6 +40,12 @@ OPTIONS: dict[str, set[str]] = {  # a program that isn't here has none
     "authdaemond": {"rc"},
     "authtest": {"s", "chain"},
     "authenumerate": {"s", "o"},
+    "authpasswd": {"scheme"},
+    "makeuserdb": {"f"},
+    "pw2userdb": {"passwd", "shadow", "domain", "noshadow", "nouid", "vpopuid"},
+    "userdb": {"f", "show"},
+    "userdbpw": {"md5", "hmac-md5", "hmac-sha1", "hmac-sha256"},
+    "vchkpw2userdb": {"vpopmailhome", "todir"},
 }
 EVERY_OPTION = set().union(*OPTIONS.values())
 
@@ -78,11 +84,11 @@ def definitions(page: str) -> list[Definition]:
 
 
 def described_options(page: str) -> dict[str, Definition]:
-    """By name, without the dash."""
+    """By name, without dashes."""
     options = {}
     for definition in definitions(page):
         for name in definition.names:
-            if found := re.match(r"-(\w+)", name):
+            if found := re.match(r"--?(\w[\w-]*)", name):
                 assert found[1] not in options, f"{page} describes -{found[1]} twice"
                 options[found[1]] = definition
     return options
@@ -120,7 +126,7 @@ def options_of(words: list[str]) -> list[str]:
     for word in words:
         if word in ("-", "--") or not word.startswith("-"):
             break
-        options.append(word[1:].partition("=")[0])
+        options.append(word.lstrip("-").partition("=")[0])
     return options
 
 
@@ -156,7 +162,7 @@ def test_facilities_of_courierlogger():
 @pytest.mark.parametrize("page", SOURCES)
 def test_no_page_names_an_option_that_does_not_exist(page):
     for literal in literals(page):
-        if found := re.match(r"-([a-z]\w*)", literal):
+        if found := re.match(r"-([a-z][\w-]*)", literal):
             assert found[1] in EVERY_OPTION, literal
         program, *words = literal.split()[:2] if " -" in literal else [""]
         if program in ENTRIES:
