@@ -2,6 +2,7 @@
 
     courierpop3login MODULE... courierpop3d MAILDIR
     courierpop3login courierpop3d MAILDIR              the module is authdaemon
+    courierpop3login -front ...                        for a listener: see `front`
 
 Talks POP3 on descriptors 0 and 1 until there is a complete login, by USER and PASS or by AUTH, puts
 it on descriptor 3 as
@@ -38,6 +39,7 @@ from courierchain import (
     authtypes,
     dialogue,
     failure,
+    front,
     handover,
     log,
     netstrings,
@@ -60,18 +62,18 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     known = parking.take()
     if known is not None:
         return go_on(argv, env, known)
+    heard = front.take()
+    if heard is not None:
+        return go_on_behind_front(argv, env, heard)
+    if argv[1:2] == ["-front"]:
+        return handover.load("courierpop3login.front:main")(argv, env)
     if not has_login_path(argv, env):
         return 1
     if len(argv) < 2:
         raise AuthFailure
-    again = env.get("AUTHARGC", "0")[:1] not in ("", "0")
-    env = remembering(argv, env)
+    again = is_again(env)
     is_modern = authtypes.asks_authdaemond(argv[1:])
-    argv = [argv[0], *authtypes.complete(argv[1:])]
-    if not again:
-        env["UTF8"] = "0"
-        if "TLS_CONNECTED_PROTOCOL" in env:  # a couriertls has started us, and says no more
-            env.update(POP3_TLS="1", POP3_STARTTLS="NO", POP3_TLS_REQUIRED="0")
+    argv, env = begin(argv, env)
     settings = Settings(env)
     try:
         delay = settings.seconds("POP3_FAILURE_DELAY")
@@ -94,6 +96,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         if failure.counts(env):
             throttle.failed(env, env.get("COURIER_LOGIN_USER", ""))
         if env.get(failure.VARIABLE) != failure.ABORTED:
+            if goes_back(session, delay, env):
+                return 0
             sleep(delay)
     deadline = monotonic() + time_left(env, budget)
     if monotonic() >= deadline:
@@ -105,6 +109,51 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         first = session.tell(told, first)
     env.update({failure.VARIABLE: "", failure.CHALLENGE: ""})
     return serve(session, first, deadline, argv, env)
+
+
+def is_again(env: dict[str, str]) -> bool:
+    """Whether this program has been here before, and nobody has accepted the login."""
+    return env.get("AUTHARGC", "0")[:1] not in ("", "0")
+
+
+def begin(argv: list[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The whole chain, and the environment of what follows."""
+    first = not is_again(env)
+    env = remembering(argv, env)
+    if first:
+        env["UTF8"] = "0"
+        if "TLS_CONNECTED_PROTOCOL" in env:  # a couriertls has started us, and says no more
+            env.update(POP3_TLS="1", POP3_STARTTLS="NO", POP3_TLS_REQUIRED="0")
+    return [argv[0], *authtypes.complete(argv[1:])], env
+
+
+def go_on_behind_front(argv: list[str], env: dict[str, str], heard: bytes) -> int:
+    """Do what this program does with a login, if a client could have sent it here."""
+    argv, env = begin(argv, env)
+    settings = Settings(env)
+    try:
+        login = front.Login.decode(heard)
+        session = authorization(argv, env, settings)
+        session.claim(login)
+    except ValueError as why:
+        log.err(f"{argv[0]}: a login that nobody can have sent: {why}, {address(env)}")
+        return 1
+    latest = int(time()) + settings.seconds("POP3_LOGIN_TIMEOUT")
+    env["AUTHEXPIRE"] = str(min(login.expire, latest))
+    env[failure.VARIABLE] = ""
+    return hand_on(session, argv, env)
+
+
+def goes_back(session: Authorization, delay: int, env: dict[str, str]) -> bool:
+    """Whether a front has taken back the client of a refused login. One that has no time left for
+    an answer ends here; so does one that is to be told what is wrong with its token."""
+    expire = env.get("AUTHEXPIRE", "")
+    if front.give_back is None or oauth.challenge(env):
+        return False
+    if not expire.isdigit() or int(expire[:12]) - time() <= delay:
+        return False
+    refused = front.Return(int(expire[:12]), session.utf8, session.refused(env))
+    return front.give_back(refused.encode())
 
 
 def go_on(argv: list[str], env: dict[str, str], known: bytes) -> int:
@@ -222,29 +271,46 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
 
 def authorization(argv: list[str], env: dict[str, str], settings: Settings) -> Authorization:
     """Raises ValueError for a setting that makes no sense."""
+    session = sessions(argv, env, settings, relay.channel is not None)(env["UTF8"] == "1")
+    session.begin(env)
+    return session
+
+
+def sessions(
+    argv: list[str], env: dict[str, str], settings: Settings, has_relay: bool
+) -> Callable[[bool], Authorization]:
+    """What makes sessions as the settings want them; it is told whether the client has said UTF8.
+    Raises ValueError."""
     encrypted = number(env, "POP3_TLS") != 0
     tls_required = number(env, "POP3_TLS_REQUIRED") != 0 and not encrypted
     offer = sasl.offer(argv[1:], env, settings, encrypted=encrypted, tls_required=tls_required)
     env["COURIER_SASL"] = os.fsdecode(offer.announced)
     has_codes = settings.is_on("POP3_RESPONSE_CODES")
-    service = env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3"
-    session = dialect(settings)(
-        service=os.fsencode(service),
-        tls_required=tls_required,
-        stls=not encrypted and stls.is_usable(env),
-        offer=offer,
-        has_codes=has_codes,
-        defdomain=os.fsencode(settings.text("DEFDOMAIN")),
-        domainsep=os.fsencode(settings.text("DOMAINSEP")),
-        utf8=env["UTF8"] == "1",
-        capabilities=state.capabilities(
-            sasl=offer.announced,
-            response_codes=settings.is_on("POP3_EXCLUSIVE"),
-            auth_codes=has_codes,
-        ),
+    service = os.fsencode(env.get("AUTHSERVICE" + env.get("TCPLOCALPORT", "")) or "pop3")
+    kind = dialect(settings)
+    takes_stls = not encrypted and stls.is_usable(env, has_relay)
+    defdomain = os.fsencode(settings.text("DEFDOMAIN"))
+    domainsep = os.fsencode(settings.text("DOMAINSEP"))
+    capabilities = state.capabilities(
+        sasl=offer.announced,
+        response_codes=settings.is_on("POP3_EXCLUSIVE"),
+        auth_codes=has_codes,
     )
-    session.begin(env)
-    return session
+
+    def begun(utf8: bool) -> Authorization:
+        return kind(
+            service=service,
+            tls_required=tls_required,
+            stls=takes_stls,
+            offer=offer,
+            has_codes=has_codes,
+            defdomain=defdomain,
+            domainsep=domainsep,
+            utf8=utf8,
+            capabilities=capabilities,
+        )
+
+    return begun
 
 
 def dialect(settings: Settings) -> type[Authorization]:

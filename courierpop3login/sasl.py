@@ -82,6 +82,10 @@ class Offer:
         announces_plus = any(name.endswith(PLUS) for name in self.announced.split())
         return Scram(authtype, self.bindings if plus else {}, announces_plus)
 
+    def authtype(self, name: bytes) -> bytes | None:
+        """Of the records that a mechanism makes; None for one that isn't taken."""
+        return TABLE[name][0] if name in self.taken else None
+
 
 def offer(
     modules: list[str],

@@ -8,8 +8,11 @@ are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user ex
 from __future__ import annotations
 
 from courierchain import failure, netstrings
+from courierchain.authtypes import EXTERNAL, LOGIN
 from courierchain.failure import AUTH
+from courierchain.front import Login
 from courierchain.request import BadRequest, encode
+from courierchain.request import parse as parse_request
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, Refused, decode
 from courierpop3login.mechanisms.plain import Password
 from courierpop3login.sasl import Offer
@@ -126,6 +129,32 @@ class Authorization:
         """Take up what another session has left. Raises ValueError."""
         self._named, utf8 = netstrings.decode(state)
         self.utf8 = utf8 == b"1"
+
+    def claim(self, login: Login) -> None:
+        """Take up a login that another session like this one has heard, if it has: the request must
+        be one that this one could have made. Raises ValueError."""
+        if not login.user or self._tls_required:
+            raise ValueError("nobody may log in")
+        if login.request:
+            self._check(login)
+            self.request = login.request
+        self.user, self.method, self.utf8 = login.user, login.method, login.utf8
+
+    def _check(self, login: Login) -> None:
+        """Raises ValueError."""
+        try:
+            question = parse_request(login.request)
+        except BadRequest as why:
+            raise ValueError(str(why)) from why
+        authtype = self._offer.authtype(login.method) if login.method else LOGIN
+        if question.service != self._service or question.authtype != authtype:
+            raise ValueError("a request of another kind")
+        if any(octet < 0x20 for field in question.fields for octet in field):
+            raise ValueError("a control character")
+        if authtype == LOGIN and (question.login or (b"",))[0] != login.user:
+            raise ValueError("another userid")
+        if authtype == EXTERNAL and question.external != self._offer.identity:
+            raise ValueError("an identity that no certificate shows")
 
     def obey(self, line: bytes | None) -> bytes:
         """The reply to one line; empty for a login that the stages behind will answer."""

@@ -34,11 +34,11 @@ class Failed(Exception):
     """There is no TLS, and the connection is of no more use. Without a text it has been logged."""
 
 
-def is_usable(env: Environment) -> bool:
+def is_usable(env: Environment, has_relay: bool) -> bool:
     """Whether STLS may be announced, as far as the settings go."""
     if env.get("POP3_STARTTLS", "")[:1] not in ("y", "Y") or not env.get("TLS_CERTFILE"):
         return False
-    return relay.channel is not None or program(env) is not None
+    return has_relay or program(env) is not None
 
 
 def program(env: Environment) -> str | None:

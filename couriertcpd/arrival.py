@@ -20,9 +20,19 @@ class Arrival:
     remote, local  the ends of the connection, as the session is told
     address        16 bytes of the remote one, by which the limits count
     variables      for the session alone: of its access record, its proxy, its TLS connection
+    number         of the connection in a front, see `front`
+    login          what the client has sent there; None if it has a login program of its own
     """
 
-    __slots__ = ("client", "remote", "local", "address", "variables")
+    __slots__ = ("client", "remote", "local", "address", "variables", "number", "login")
+
+    client: socket
+    remote: Address
+    local: Address
+    address: bytes
+    variables: Variables
+    number: int
+    login: bytes | None
 
     def __init__(self, client: socket, peer: tuple):
         """`peer`: as accept() gives it. Raises OSError."""
@@ -30,9 +40,24 @@ class Arrival:
         client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         self.client = client
         self.address = address_bytes(peer)
-        self.remote: Address = (inet_ntop(AF_INET6, self.address), peer[1])
-        self.local: Address = (peer_name(here), here[1])
-        self.variables: Variables = {}
+        self.remote = (inet_ntop(AF_INET6, self.address), peer[1])
+        self.local = (peer_name(here), here[1])
+        self.variables = {}
+        self.number = 0
+        self.login = None
+
+    @classmethod
+    def known(
+        cls, address: bytes, remote: Address, local: Address, variables: Variables
+    ) -> Arrival:
+        """One whose connection somebody else has just now."""
+        arrival = cls.__new__(cls)
+        arrival.address = address
+        arrival.remote, arrival.local = remote, local
+        arrival.variables = variables
+        arrival.number = 0
+        arrival.login = None
+        return arrival
 
 
 def announce(arrival: Arrival) -> bytes:

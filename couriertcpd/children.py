@@ -7,6 +7,8 @@ Without -prefork and -uses there is one new process for each connection. With th
     -uses=N      a worker serves up to N sessions. Where sessions change the uid (we are root) there
                  are two kinds: those that log people in, and, for each user, those that have become
                  the user and serve the mailbox. No process ever comes back to root
+    -front       nobody has a process before there is a login (see `front`); a new process has a
+                 channel too, on which a refused login goes back until somebody is accepted
     -park=S      the session of a silent client comes back to the parent (see `parkinglot`), and its
                  worker is free; another one of the same kind goes on with it
 
@@ -23,15 +25,18 @@ from collections.abc import Callable, Sequence
 from socket import AF_UNIX, SHUT_RD, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
-from courierchain import handover, log, relay
+from courierchain import handover, log, netstrings, relay
 from courierchain.request import RECORD
 from couriertcpd.arrival import Arrival, announce
 from couriertcpd.encryption import Relay
+from couriertcpd.front import Fronts
 from couriertcpd.limits import Limits
 from couriertcpd.parkinglot import Parked, ParkingLot, Terms, unpacked
 from couriertcpd.reload import ParkedSessions, Sessions
 from couriertcpd.worker import (
+    BACK,
     DONE,
+    HEARD,
     KEEP,
     LONGEST,
     MOST_DESCRIPTORS,
@@ -55,16 +60,19 @@ MOST_IDLE = 100  # workers that wait; the one that has waited longest goes first
 class Child:
     """A process: its channel if it is a worker, and the address it serves just now, if any.
 
+    arrival: the connection that began here, as long as nobody is logged in.
+
     key: the user whose sessions it serves, as `parcel.key` has it; empty if it logs people in.
     """
 
-    __slots__ = ("pid", "channel", "key", "address", "idle_since")
+    __slots__ = ("pid", "channel", "key", "address", "arrival", "idle_since")
 
     def __init__(self, pid: int, channel: socket | None, key: bytes):
         self.pid = pid
         self.channel = channel
         self.key = key
         self.address: bytes | None = None
+        self.arrival: Arrival | None = None
         self.idle_since = monotonic()
 
 
@@ -77,7 +85,8 @@ class Children:
     watch, unwatch: called with a worker's channel when it is to be read from, with what to call
     then, and when no more.
 
-    tls: what login programs may ask for STLS. terms: of -park; None without it.
+    tls: what login programs may ask for STLS. terms: of -park; None without it. fronts: who takes
+    connections back; None without -front.
     """
 
     def __init__(
@@ -91,12 +100,14 @@ class Children:
         uses: int,
         tls: Relay | None = None,
         terms: Terms | None = None,
+        fronts: Fronts | None = None,
     ):
         self._serve = serve
         self._limits = limits
         self._prefork = prefork
         self._uses = uses
         self._terms = terms
+        self._fronts = fronts
         self._idle_life = PARKING_LIFE if terms else IDLE_LIFE
         self.parked = ParkingLot()
         self._watch = watch
@@ -108,12 +119,16 @@ class Children:
     def dispatch(self, arrival: Arrival) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
         message = announce(arrival)
+        if arrival.login is not None:
+            message = HEARD + netstrings.encode((message, arrival.login))
         child = None
         if len(message) <= LONGEST:  # else the channel would cut it; a new process has it all
             child = self._give(b"", message, [arrival.client.fileno()])
         if child is None:
             child = self._fork(b"", arrival)
         child.address = arrival.address
+        if arrival.login is not None:
+            child.arrival = arrival
 
     def _give(self, key: bytes, message: bytes, descriptors: Sequence[int]) -> Child | None:
         """An idle worker that has taken it; the last to come is the first to go: it is warm."""
@@ -163,6 +178,7 @@ class Children:
 
     def _obey(self, child: Child, message: bytes, descriptors: list[int]) -> None:
         address, child.address = child.address, None
+        arrival, child.arrival = child.arrival, None
         if not message.startswith(STAYS):
             child.idle_since = monotonic()
             self._idle.append(child)
@@ -170,11 +186,25 @@ class Children:
             return
         if message.startswith(DONE):
             self._limits.release(address)
+        elif message.startswith(BACK):
+            self._take_back(arrival, message.removeprefix(BACK), descriptors, address)
         elif message.startswith(PARK):
             self._park(child.key, message.removeprefix(PARK), descriptors, address)
         else:  # a module has accepted somebody
             key = message.removeprefix(STAYS)
             self._hand_over(key, key, descriptors, address)
+
+    def _take_back(
+        self, arrival: Arrival | None, returned: bytes, descriptors: list[int], address: bytes
+    ) -> None:
+        """Give a connection whose login was refused to the front, or lose it: it has just gone."""
+        if arrival and descriptors and self._fronts:
+            arrival.client = socket(fileno=descriptors.pop())
+            taken = self._fronts.take_back(arrival, returned)
+            arrival.client.close()
+            if taken:
+                return
+        self._limits.release(address)
 
     def _hand_over(
         self, key: bytes, message: bytes, descriptors: Sequence[int], address: bytes
@@ -281,9 +311,10 @@ class Children:
                 pid = ended[0]
                 child = self._children.pop(pid, None)
                 if child:
+                    while child.channel:
+                        self.heard(child)  # what it has said before, to the end
                     if child.address is not None:
                         self._limits.release(child.address)
-                    self._hang_up(child)
                     if child in self._idle:
                         self._idle.remove(child)
                 else:
@@ -301,7 +332,7 @@ class Children:
     def _fork(self, key: bytes, arrival: Arrival | None = None) -> Child:
         """A new process, that begins with `arrival` if there is one."""
         ours = theirs = None
-        if arrival is None or self._uses > 1:
+        if arrival is None or arrival.login is not None or self._uses > 1:
             ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         try:
             pid = os.fork()
@@ -330,7 +361,7 @@ class Children:
             ends = None
             if arrival:
                 take_over(arrival.client.detach())
-                ends = (arrival.remote, arrival.local, arrival.variables)
+                ends = (arrival.remote, arrival.local, arrival.variables, arrival.login)
             if channel:
                 kind = UserWorker if key else Worker
                 worker = kind(channel, self._serve, self._uses, self._terms, key, tls)

@@ -22,6 +22,7 @@ from couriertcpd.access import Access, Denied
 from couriertcpd.arrival import Arrival
 from couriertcpd.children import Children
 from couriertcpd.encryption import Relay
+from couriertcpd.front import Fronts
 from couriertcpd.limits import Limits
 from couriertcpd.lookups import Lookups
 from couriertcpd.parkinglot import Terms
@@ -54,6 +55,7 @@ class Listener:
         prefork: int,
         uses: int,
         terms: Terms | None,
+        fronts: Fronts | None,
         notifier: Notifier,
         reload: Reload,
         before: Inheritance | None,
@@ -66,6 +68,7 @@ class Listener:
         self._lookups = lookups
         self._tls = tls
         self._throttle = throttle
+        self._fronts = fronts
         self._notifier = notifier
         self._reload = reload
         self._epoll = select.epoll()
@@ -78,7 +81,12 @@ class Listener:
         self._complained: dict[str, float] = {}
         watching = (self._watch, self._unwatch)
         self._children = Children(
-            *(serve, limits, *watching), prefork=prefork, uses=uses, tls=tls, terms=terms
+            *(serve, limits, *watching),
+            prefork=prefork,
+            uses=uses,
+            tls=tls,
+            terms=terms,
+            fronts=fronts,
         )
         if before:
             self._children.adopt(before.sessions, before.parked)
@@ -86,7 +94,13 @@ class Listener:
         proxies.serve(*watching, self._introduce)
         if lookups:
             lookups.serve(*watching, self._looked_up)
-        if tls:
+        if fronts:
+            fronts.serve(*watching, self._serve, self._encrypt_late, self._release)
+            if before:
+                self._adopt(fronts, before)
+        if tls and fronts and tls.on_demand:
+            tls.serve(*watching, fronts.secured, fronts.lost)
+        elif tls:
             tls.serve(*watching, self._dispatch, self._release)
         if throttle:
             self._watch(throttle.socket, throttle.heard)
@@ -110,6 +124,11 @@ class Listener:
             self._notifier.turn(self._limits.total, self._limits.maxprocs)
             self._execute_if_due()
 
+    def _adopt(self, fronts: Fronts, before: Inheritance) -> None:
+        for front in before.fronts:
+            for arrival in fronts.adopt(*front):
+                self._limits.take(arrival.address)
+
     def _execute_if_due(self) -> None:
         """After a reload's trial: as soon as everybody who has been accepted has a process."""
         if not self._leave:
@@ -119,7 +138,9 @@ class Listener:
         if not waiting or monotonic() >= self._leave:
             self._leave = 0.0
             serving = self._children.retire()
-            self._reload.execute(serving, self._children.packed(), self._signals)
+            fronts = self._fronts.all() if self._fronts else []
+            held = [(front.channel, front.serial, front.packed()) for front in fronts]
+            self._reload.execute(serving, self._children.packed(), held, self._signals)
             self._notifier.ready()  # it could not be
 
     def _catch_signals(self) -> None:
@@ -246,7 +267,26 @@ class Listener:
             self._release(arrival)
             self._complain("couriertls", why)
 
+    def _encrypt_late(self, arrival: Arrival) -> None:
+        """A client of the front's has said STLS."""
+        assert self._fronts
+        try:
+            if self._tls is None or not self._tls.on_demand:
+                raise OSError(errno.EPIPE, "there is no relay")
+            self._tls.take(arrival)
+        except OSError as why:
+            arrival.client.close()
+            self._fronts.lost(arrival)
+            self._complain("couriertls", why)
+
     def _dispatch(self, arrival: Arrival) -> None:
+        if self._fronts and self._fronts.hold(arrival):
+            arrival.client.close()
+        else:
+            self._serve(arrival)
+
+    def _serve(self, arrival: Arrival) -> None:
+        """Find a process for a connection."""
         try:
             self._children.dispatch(arrival)
         except OSError as why:
@@ -263,6 +303,8 @@ class Listener:
             self._lookups.keep_up()
         if self._tls:
             self._tls.keep_alive()
+        if self._fronts:
+            self._fronts.keep_alive()
         if monotonic() < self._refill:
             return
         try:

@@ -26,7 +26,7 @@ import gc
 import os
 from signal import SIG_BLOCK, SIG_IGN, SIGHUP, SIGPIPE, SIGUSR2, pthread_sigmask, signal
 
-from courierchain import daemon, handover, log, programs
+from courierchain import daemon, front, handover, log, programs
 from courierchain.refusal import Refused
 from courierchain.request import RECORD
 from couriertcpd import reload, stderr, systemd
@@ -34,6 +34,7 @@ from couriertcpd.access import Access
 from couriertcpd.arrival import Address, Variables
 from couriertcpd.connection import variables
 from couriertcpd.encryption import Relay, of_every_connection, on_demand
+from couriertcpd.front import Fronts
 from couriertcpd.installation import (
     Missing,
     closed_to_users,
@@ -145,6 +146,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         base = {**base, THROTTLE: throttle.name}
     serve = session(chain, base, options.stderr == "socket")
     terms = parking_terms(options, base, before)
+    fronts = fronts_of(options, chain, base, tls, before)
     gc.collect()
     gc.freeze()  # what is here now is every child's, and stays
     gc.disable()  # a session is short, and has no cycles worth a search
@@ -153,6 +155,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         prefork=options.prefork,
         uses=options.uses,
         terms=terms,
+        fronts=fronts,
         notifier=notifier,
         reload=reload.Reload(argv, env, sockets, running, before, terms.soft if terms else None),
         before=before,
@@ -166,6 +169,25 @@ def parking_terms(
         return None
     soft = before.soft if before else None
     return Terms(options.park, base, options.stderr == "socket", soft)
+
+
+def fronts_of(
+    options: Options,
+    chain: list[str],
+    base: dict[str, str],
+    tls: Relay | None,
+    before: reload.Inheritance | None,
+) -> Fronts | None:
+    """What -front asks for, where the login program can be called with what a front has heard."""
+    is_on = options.front
+    if is_on and (options.coldexec or options.stderr == "socket" or not is_login(chain[0])):
+        why = "with -coldexec or -stderr=socket, or where PROGRAM is not our courierpop3login"
+        log.warn(f"{options.argv0}: -front has no effect {why}")
+        is_on = False
+    if not is_on and not (before and before.fronts):
+        return None
+    makes_handshakes = tls is not None and tls.on_demand
+    return Fronts(chain, base, makes_handshakes=makes_handshakes, is_on=is_on)
 
 
 def encryption(options: Options, env: dict[str, str]) -> tuple[Relay | None, list[str]]:
@@ -227,13 +249,23 @@ def session(chain: list[str], base: dict[str, str], stderr_too: bool = False) ->
         handover.become(argv, env)
         return 1
 
-    def serve(remote: Address, local: Address, told: Variables) -> int:
+    def serve(remote: Address, local: Address, told: Variables, login: bytes | None) -> int:
         if stderr_too:
             os.dup2(0, 2)
-        found = variables(remote, local)
-        return handover.run(enter, chain, {**base, **told, **found})
+        env = {**base, **told, **variables(remote, local)}
+        if login is not None:
+            return behind_front(chain, env, login)
+        return handover.run(enter, chain, env)
 
     return serve
+
+
+def behind_front(chain: list[str], env: dict[str, str], login: bytes) -> int:
+    try:
+        return front.go_on(chain, env, login)
+    except KeyError:  # another program since a reload
+        log.err(f"{chain[0]}: can't take over from a front")
+        return 1
 
 
 def base_environment(options: Options, env: dict[str, str]) -> dict[str, str]:

@@ -77,6 +77,7 @@ TABLE = (
     Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
     Option("uses", COUNT, 1, "clients that one process serves, one after another"),
+    Option("front", FLAG, False, "no process for a client that has not sent a login"),
     Option("park", SECONDS, None, "of silence, after which a session waits without a process", 0),
     Option("reload", FLAG, False, "let the daemon of -pid take up new code, or this command line"),
     Option("check", FLAG, False, "say what is wrong with the command line, and do nothing"),
@@ -129,6 +130,7 @@ class Options:
     haproxyfrom: str | None
     prefork: int
     uses: int
+    front: bool
     park: float | None  # with -uses
     reload: bool
     check: bool

@@ -9,4 +9,4 @@ NOBODY = ("::1", 0)
 
 
 def rehearse(serve: Serve) -> None:
-    rehearsal.rehearse(lambda: serve(NOBODY, NOBODY, {}))
+    rehearsal.rehearse(lambda: serve(NOBODY, NOBODY, {}, None))

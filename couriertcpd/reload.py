@@ -22,6 +22,8 @@ in memory, whose descriptor the variable COURIERTCPD_RELOAD names, for one proce
     socket DESCRIPTOR       one that listens
     session PID ADDRESS     a process that serves a connection, and goes on counting
     parked DESCRIPTOR,... REST    a session without a process, REST in hexadecimal digits
+    front DESCRIPTOR NUMBER       the channel to a front, and the last number of a connection
+    held NUMBER ADDRESS ENDS      a connection in the front above, ENDS in hexadecimal digits
     soft NUMBER             the limit of descriptors before -park has raised it
 
 Clients who connect meanwhile wait in the kernel.
@@ -64,13 +66,14 @@ DONE = b"\n"
 
 Sessions = list[tuple[int, bytes]]  # pid and address
 ParkedSessions = list[tuple[list[int], bytes]]  # as parkinglot's Parked packs them
+HeldByFronts = list[tuple[socket, int, list[tuple[int, bytes, bytes]]]]  # see couriertcpd.front
 CommandLine = tuple[list[str], dict[str, str]]  # argv and environment
 
 
 class Inheritance:
     """What a listener takes over from itself."""
 
-    __slots__ = ("lock", "uid", "asker", "sockets", "sessions", "parked", "soft")
+    __slots__ = ("lock", "uid", "asker", "sockets", "sessions", "parked", "fronts", "soft")
 
     def __init__(self) -> None:
         self.lock: int | None = None
@@ -79,6 +82,7 @@ class Inheritance:
         self.sockets: list[socket] = []
         self.sessions: Sessions = []
         self.parked: ParkedSessions = []
+        self.fronts: HeldByFronts = []
         self.soft: int | None = None
 
 
@@ -106,17 +110,25 @@ def inheritance(env: dict[str, str]) -> Inheritance | None:
             for descriptor in numbers:
                 os.set_inheritable(descriptor, False)
             found.parked.append((numbers, bytes.fromhex(rest)))
-        elif name in ("lock", "asker", "socket"):
-            _take(found, name, int(value))
+        elif name == "held":
+            number, address, ends = value.split(" ")
+            held = (int(number), inet_pton(AF_INET6, address), bytes.fromhex(ends))
+            found.fronts[-1][2].append(held)
+        elif name in ("lock", "asker", "socket", "front"):
+            _take(found, name, value)
     return found
 
 
-def _take(found: Inheritance, name: str, descriptor: int) -> None:
+def _take(found: Inheritance, name: str, value: str) -> None:
+    number, _, more = value.partition(" ")
+    descriptor = int(number)
     os.set_inheritable(descriptor, False)
     if name == "lock":
         found.lock = descriptor  # stays as it is: to close a copy of it would be to unlock
     elif name == "asker":
         found.asker = socket(fileno=descriptor)
+    elif name == "front":
+        found.fronts.append((socket(fileno=descriptor), int(more), []))
     else:
         found.sockets.append(socket(fileno=descriptor))
 
@@ -225,7 +237,7 @@ class Reload:
             os.dup2(self._output, 2)
             signal.alarm(TRIAL_TIME)
             argv, env = self._next
-            file, _ = self._write_down([], [], asker=False)
+            file, _ = self._write_down([], [], [], asker=False)
             os.execve(argv[0], [argv[0], "-check", *argv[1:]], {**env, VARIABLE: file})
         except (OSError, ValueError) as why:
             log.plain(f"{self._next[0][0]}: {reason(why)}")
@@ -246,7 +258,9 @@ class Reload:
         self._fail(text or (killed if os.WIFSIGNALED(status) else "-check failed"))
         return False
 
-    def execute(self, sessions: Sessions, parked: ParkedSessions, unseen: list[int]) -> None:
+    def execute(
+        self, sessions: Sessions, parked: ParkedSessions, fronts: HeldByFronts, unseen: list[int]
+    ) -> None:
         """Become the new listener. Returns only if that can't be: everything stays as it was.
 
         unseen: signals that have come and are not acted on; they are kept for the new one.
@@ -256,7 +270,7 @@ class Reload:
         for number in unseen:
             os.kill(os.getpid(), number)
         unseen.clear()
-        variable, descriptors = self._write_down(sessions, parked, asker=True)
+        variable, descriptors = self._write_down(sessions, parked, fronts, asker=True)
         try:
             os.execve(argv[0], argv, {**env, VARIABLE: variable})
         except (OSError, ValueError) as why:
@@ -268,7 +282,12 @@ class Reload:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def _write_down(
-        self, sessions: Sessions, parked: ParkedSessions, *, asker: bool
+        self,
+        sessions: Sessions,
+        parked: ParkedSessions,
+        fronts: HeldByFronts,
+        *,
+        asker: bool,
     ) -> tuple[str, list[int]]:
         """The value of VARIABLE, and the descriptors that are no more closed at exec for it."""
         lines = [f"uid {self._uid}"]
@@ -286,6 +305,11 @@ class Reload:
         for numbers, rest in parked:
             lines.append(f"parked {','.join(map(str, numbers))} {rest.hex()}")
             descriptors += numbers
+        for channel, serial, held in fronts:
+            descriptors.append(channel.fileno())
+            lines.append(f"front {channel.fileno()} {serial}")
+            for number, address, ends in held:
+                lines.append(f"held {number} {inet_ntop(AF_INET6, address)} {ends.hex()}")
         file = park(os.memfd_create("reload", os.MFD_CLOEXEC))
         with open(file, "wb", closefd=False) as written:
             written.write("\n".join(lines).encode())

@@ -14,6 +14,9 @@ ends the worker.
 A delivered session is the client's descriptor and a parcel: what the module would have handed over
 by itself, in a file in memory that the parent doesn't read.
 
+With -front sessions begin with the login that their client has sent to the front, and a refused one
+goes back there, through the parent.
+
 With -park both give back the sessions of clients that are silent (courierchain.parking), and go on
 with those of others: a UserWorker with those of its own user, whatever they say of themselves.
 """
@@ -42,7 +45,16 @@ from socket import (
     socket,
 )
 
-from courierchain import authmodule, connections, handover, log, parking, relay
+from courierchain import (
+    authmodule,
+    connections,
+    front,
+    handover,
+    log,
+    netstrings,
+    parking,
+    relay,
+)
 from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
 from couriertcpd import parcel
@@ -61,9 +73,12 @@ STAYS = b"&"  # before a key: the sender is not free yet
 PARK = b"_"  # before a deadline, in milliseconds, a blank, and the content unless that is large
 RESUME = b"="  # before the content, to go on with; a large one is in a file in memory
 KEEP = b"!"  # the same, and it can't be parked
+HEARD = b">"  # before netstrings: who connects, and the login that a front has heard
+BACK = b"<"  # before what the front is told with a connection whose login was refused
 
-Ends = tuple[Address, Address, Variables]  # the client's, ours, and variables for the session
-Serve = Callable[[Address, Address, Variables], int]
+# The client's, ours, variables for the session, and the login that a front has heard, if one has.
+Ends = tuple[Address, Address, Variables, bytes | None]
+Serve = Callable[[Address, Address, Variables, bytes | None], int]
 Session = Callable[[], int]
 
 
@@ -113,14 +128,14 @@ class Worker:
     def work(self, ends: Ends | None) -> int:
         """Serve up to `uses` sessions; the first is that of `ends` if it is there already."""
         status = 0
-        session: Session | None = partial(self._serve, *ends) if ends else None
+        session: Session | None = self._from(ends) if ends else None
         for left in range(self._uses - 1, -1, -1):
             self._may_park(True)
             session = session or self._receive()
             if session is None:
                 break
             if not left:
-                self._say_goodbye()
+                self._prepare_to_leave()
             status = session()
             session = None
             if not left or handover.is_spent() or os.geteuid() != self._uid:
@@ -137,7 +152,22 @@ class Worker:
         if text.startswith((RESUME, KEEP)):
             return self._resumed(text, descriptors)
         take_over(descriptors[0])
-        return partial(self._serve, *announced(text))
+        login = None
+        if text.startswith(HEARD):
+            text, login = netstrings.decode(text.removeprefix(HEARD))
+        return self._from((*announced(text), login))
+
+    def _from(self, ends: Ends) -> Session:
+        front.give_back = None if ends[3] is None else self._give_back
+        return partial(self._serve, *ends)
+
+    def _give_back(self, returned: bytes) -> bool:
+        """Let the front have a connection whose login was refused; False if it has to go on here:
+        this process isn't what it was."""
+        if os.geteuid() != self._uid or handover.is_spent():
+            return False
+        self._is_gone = send(self._channel, BACK + returned, [0])
+        return self._is_gone
 
     def _resumed(self, text: bytes, descriptors: list[int]) -> Session:
         """A session that was parked. Raises ValueError if it is none."""
@@ -222,11 +252,24 @@ class Worker:
         os.close(over)
         return taken
 
+    def _prepare_to_leave(self) -> None:
+        """The last session: when it can't go back to the front any more, say goodbye."""
+        if front.give_back:
+            self._may_park(False)
+            authmodule.deliver = self._say_goodbye_and_stay
+        else:
+            self._say_goodbye()
+
+    def _say_goodbye_and_stay(self, *session: object) -> bool:
+        self._say_goodbye()
+        return False
+
     def _say_goodbye(self) -> None:
         """Nothing but the session is left to do, and nothing but its descriptors stays open."""
         authmodule.deliver = None
         connections.allowed = False
         connections.drop()
+        front.give_back = None
         relay.lend_no_more()
         self._may_park(False)
         os.closerange(CHANNEL, LOG + 1)

@@ -33,7 +33,7 @@ settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
-ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"]}
+ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"], "fronted": ["-front", "-uses=5"]}
 WITH_PROCESSES = {**ANY_MODE, "parked": ["-uses=5", "-park=60"]}
 
 
