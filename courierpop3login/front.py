@@ -58,7 +58,8 @@ BATCH = 16  # messages of the listener that are read in a row
 MOST_MANNERS = 1000  # sets of variables whose sessions are known
 SLACK = 64  # times of clients that have left, beyond twice as many as have not
 DESCRIPTOR = CMSG_SPACE(4)
-EDGES = select.EPOLLIN | select.EPOLLET  # each client is looked at until it has sent no more
+EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Unfit(Exception):
@@ -94,13 +95,14 @@ class Visitor:
     """A client. socket: None while the listener makes a handshake with it, and when it has left.
 
     where: its address and port, as they stand in log lines. unsent: octets that it hasn't taken.
+    is_ending: it sends no more than it has sent.
     deadline, until: when its time is up, and before when nothing is said to it or heard of it, on
     the monotonic clock. delayed: what is to be said then.
     """
 
     __slots__ = (
         *("number", "socket", "manner", "session", "reader", "where", "expire", "deadline"),
-        *("unsent", "until", "delayed"),
+        *("unsent", "until", "delayed", "is_ending"),
     )
 
     def __init__(self, number: int, client: socket, where: str, manner: Manner, expire: int):
@@ -115,6 +117,7 @@ class Visitor:
         self.unsent = b""
         self.until = 0.0
         self.delayed = b""
+        self.is_ending = False
 
 
 class Front:
@@ -141,9 +144,10 @@ class Front:
         """Until the listener hangs up; the exit status."""
         channel = self._channel.fileno()
         while True:
-            for descriptor, _ in self._epoll.poll(0 if self._ready else self._patience()):
+            for descriptor, events in self._epoll.poll(0 if self._ready else self._patience()):
                 if descriptor != channel:
                     if visitor := self._by_descriptor.get(descriptor):
+                        visitor.is_ending = visitor.is_ending or bool(events & ENDS)
                         self._ready.append(visitor)
                 elif not self._hear():
                     return 0
@@ -233,6 +237,7 @@ class Front:
         visitor.manner = self._manner(front.split_ends(rest)[2])
         visitor.session = visitor.manner.begun(False)
         visitor.reader = LineReader()
+        visitor.is_ending = False
         self._watch(visitor)
 
     def _lose(self, number: int) -> None:
@@ -292,7 +297,8 @@ class Front:
         visitor.reader.limit = visitor.session.limit
         for line in visitor.reader.feed(data):
             self._answer(visitor, visitor.session.obey(line))
-        if size < len(seen) or size == PEEKED:
+        # There is one event for each change: what is known to be there isn't told again.
+        if size < len(seen) or size == PEEKED or visitor.is_ending:
             self._ready.append(visitor)
 
     def _answer(self, visitor: Visitor, reply: bytes) -> None:

@@ -179,7 +179,7 @@ class Children:
     def _obey(self, child: Child, message: bytes, descriptors: list[int]) -> None:
         address, child.address = child.address, None
         arrival, child.arrival = child.arrival, None
-        if not message.startswith(STAYS):
+        if not message.startswith((STAYS, BACK)):
             child.idle_since = monotonic()
             self._idle.append(child)
         if address is None:

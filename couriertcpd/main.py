@@ -179,11 +179,8 @@ def fronts_of(
     before: reload.Inheritance | None,
 ) -> Fronts | None:
     """What -front asks for, where the login program can be called with what a front has heard."""
-    is_on = options.front
-    if is_on and (options.coldexec or options.stderr == "socket" or not is_login(chain[0])):
-        why = "with -coldexec or -stderr=socket, or where PROGRAM is not our courierpop3login"
-        log.warn(f"{options.argv0}: -front has no effect {why}")
-        is_on = False
+    is_resident = not options.coldexec and is_login(chain[0])
+    is_on = options.front and is_resident and options.stderr != "socket"
     if not is_on and not (before and before.fronts):
         return None
     makes_handshakes = tls is not None and tls.on_demand

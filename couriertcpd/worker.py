@@ -166,8 +166,7 @@ class Worker:
         this process isn't what it was."""
         if os.geteuid() != self._uid or handover.is_spent():
             return False
-        self._is_gone = send(self._channel, BACK + returned, [0])
-        return self._is_gone
+        return send(self._channel, BACK + returned, [0])
 
     def _resumed(self, text: bytes, descriptors: list[int]) -> Session:
         """A session that was parked. Raises ValueError if it is none."""

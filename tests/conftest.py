@@ -33,8 +33,13 @@ settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
 MODES = {"resident": [], "coldexec": ["-coldexec"], "prefork": ["-prefork=4"]}
-ANY_MODE = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=0.001"], "fronted": ["-front", "-uses=5"]}
-WITH_PROCESSES = {**ANY_MODE, "parked": ["-uses=5", "-park=60"]}
+ANY_MODE = {
+    **MODES,
+    "reused": ["-uses=5"],
+    # All of them at once. Sessions that are parked before the login are in test_park.
+    "parked": ["-uses=5", "-park=0.001", "-front"],
+}
+WITH_PROCESSES = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=60"]}
 
 
 def needs(program: str) -> str:
@@ -232,9 +237,18 @@ def children_of(pid: int) -> list[int]:
 
 
 def has_client(pid: int) -> bool:
-    """Whether a process has a connection on descriptor 0."""
+    """Whether a process has a connection on descriptor 0, and is not the front of many."""
     try:
+        if is_front(pid):
+            return False
         return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
+    except OSError:
+        return False
+
+
+def is_front(pid: int) -> bool:
+    try:
+        return b"courierpop3login\0-front\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -33,6 +33,7 @@ from tests.conftest import (
     children_of,
     free_port,
     has_client,
+    is_front,
     needs,
     needs_root,
     wait_until,
@@ -951,7 +952,11 @@ def test_F_DISK_4_a_log_that_is_full_or_gone_disturbs_nobody(serve, mode, script
     server = serve(*mode, *options, env={"POP3_FAILURE_DELAY": "0"})
     if log == "gone":
         wait_until(
-            lambda: sum(map(is_running, server.children())) == prefork(mode), "the logger's end"
+            lambda: (
+                sum(is_running(pid) and not is_front(pid) for pid in server.children())
+                == prefork(mode)
+            ),
+            "the logger's end",
         )
     for _ in range(2):
         with begin_login(server, john) as client:
