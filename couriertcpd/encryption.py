@@ -109,6 +109,15 @@ class Relay:
         # The relay's own end goes if the relay goes.
         self._watch(ours, lambda: self._may_have_gone(ident), EPOLLHUP)
 
+    def cancel(self, arrival: Arrival) -> None:
+        """Let go of a connection, if its handshake is not over yet."""
+        for ident, (waiting, ours) in self._waiting.items():
+            if waiting is arrival:
+                del self._waiting[ident]
+                self._unwatch(ours)
+                ours.close()
+                return
+
     def _ask(self, ident: bytes, arrival: Arrival, plain: int) -> None:
         """Raises OSError if there is no relay, nor one to be had, or no room in its channel."""
         env = {"TCPREMOTEIP": arrival.remote[0], "TCPLOCALIP": arrival.local[0]}

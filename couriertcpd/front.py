@@ -189,6 +189,12 @@ class Fronts:
                 return front
         return None
 
+    def patience(self) -> float:
+        """Seconds until `keep_alive` has something to do; infinite if nothing is due."""
+        if self._front or not self._is_on:
+            return float("inf")
+        return max(0.0, self._again - monotonic())
+
     def keep_alive(self) -> None:
         """Start it if there is none, and not just now."""
         if self._is_on and self._front is None and monotonic() >= self._again:

@@ -95,7 +95,7 @@ class Listener:
         if lookups:
             lookups.serve(*watching, self._looked_up)
         if fronts:
-            fronts.serve(*watching, self._serve, self._encrypt_late, self._release)
+            fronts.serve(*watching, self._serve, self._encrypt_late, self._has_left)
             if before:
                 self._adopt(fronts, before)
         if tls and fronts and tls.on_demand:
@@ -279,6 +279,12 @@ class Listener:
             self._fronts.lost(arrival)
             self._complain("couriertls", why)
 
+    def _has_left(self, arrival: Arrival) -> None:
+        """A client of the front's is there no more, perhaps in the middle of a handshake."""
+        if self._tls and self._tls.on_demand:
+            self._tls.cancel(arrival)
+        self._release(arrival)
+
     def _dispatch(self, arrival: Arrival) -> None:
         if self._fronts and self._fronts.hold(arrival):
             arrival.client.close()
@@ -343,6 +349,8 @@ class Listener:
             patience = PAUSE
         if self._lookups:
             patience = min(patience, self._lookups.patience())
+        if self._fronts:
+            patience = min(patience, self._fronts.patience())
         patience = self._children.parked.patience(patience)
         return min(patience, self._notifier.patience or TICK)
 
