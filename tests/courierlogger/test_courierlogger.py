@@ -18,15 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, DEADLINE, children_of, free_port, needs, needs_root, wait_until
+from tests.privatedev import PrivateDev
 
 LOGGER = str(BIN / "courierlogger")
 STAMP = r"\w{3} [ \d]\d \d\d:\d\d:\d\d"
-
-PRIVATE_DEV = """\
-mount -t tmpfs none {private} && cd {private} && touch null zero full random urandom tty &&
-for node in *; do mount --bind /dev/$node $node || exit 1; done &&
-ln -s {socket} log && mount --rbind {private} /dev && cd "$OLDPWD" && exec "$@"
-"""
 
 HOSTILE = b"""\
 ERR: error
@@ -72,7 +67,7 @@ class DevLog:
         self.path = directory / "syslog"
         private = directory / "dev"
         private.mkdir()
-        self._script = PRIVATE_DEV.format(private=private, socket=self.path)
+        self.behind = PrivateDev(private, self.path).behind
         self.listen()
 
     def listen(self) -> None:
@@ -81,9 +76,6 @@ class DevLog:
         self.socket.bind(str(self.path))
         self.path.chmod(0o666)
         self.socket.settimeout(DEADLINE)
-
-    def behind(self, *argv: str) -> list[str]:
-        return ["unshare", "-m", "--propagation", "private", "sh", "-c", self._script, "sh", *argv]
 
     def sent_by(self, *argv: str, data: bytes = b"") -> list[bytes]:
         """What a program sends, without time stamps. (The socket's queue is short.)"""
@@ -114,11 +106,6 @@ class DevLog:
 
 @pytest.fixture
 def devlog(public):
-    needs_root()
-    needs("unshare")
-    probe = run("unshare", "-m", "mount", "-t", "tmpfs", "none", str(public))
-    if probe.returncode:
-        pytest.skip("no mount namespaces here")
     devlog = DevLog(public)
     yield devlog
     devlog.socket.close()

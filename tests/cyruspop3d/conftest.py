@@ -5,15 +5,18 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.conftest import BIN, DEADLINE, Account, Accounts, Client
+from tests.conftest import BIN, DEADLINE, Account, Accounts, Client, needs_root
+from tests.cyruspop3d.realcyrus import PEERS, RealCyrus
+
+__all__ = ["PEERS"]
 
 POP3D = str(BIN / "pop3d")
-PEERS = Path("/var/cache/courierpop3-peers")  # where tests/run unpacks what can't be installed
 
 
 class Cyrus:
@@ -89,3 +92,14 @@ def tls(cyrus):
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
+
+
+@pytest.fixture(scope="session")
+def real_cyrus():
+    """Cyrus's own pop3d under its own master, both Debian's; john and mary may log in."""
+    needs_root()
+    directory = Path(tempfile.mkdtemp(prefix="courierpop3-cyrus-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    real = RealCyrus(directory, users=("john", "mary"))
+    yield real
+    real.stop()

@@ -1,0 +1,183 @@
+"""Cyrus's own programs, Debian's, unpacked beside: master, pop3d, and lmtpd to put mail there
+
+Nothing of it is installed, and the user `cyrus` need not be there: CYRUS_USER is nobody, all paths
+of imapd.conf are in one directory. A mailbox is made by the first mail for it (autocreate), which
+comes by LMTP; passwords are in a sasldb, in clear, so that CRAM-MD5 and APOP work.
+
+    real = RealCyrus(directory)             a running master, with pop3d on real.port
+    real.deliver("john", b"Subject: x...")  what lmtpd makes of it is in real.spool("john")
+    real.stop()
+
+What master and the services log is in real.lines(), by a /dev/log of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import smtplib
+import subprocess
+from pathlib import Path
+
+from tests.conftest import DEADLINE, Client, free_port, needs, wait_until
+from tests.privatedev import Collector, PrivateDev
+
+PEERS = Path("/var/cache/courierpop3-peers")  # where tests/run unpacks what can't be installed
+NOBODY = 65534
+PASSWORD = "secret"
+DOMAIN = "mail.example"
+
+CONFIG = """\
+configdirectory: {directory}/imap
+defaultpartition: default
+partition-default: {directory}/spool
+servername: mail.example
+allowplaintext: yes
+failedloginpause: 0
+sasl_pwcheck_method: auxprop
+sasl_auxprop_plugin: sasldb
+sasl_sasldb_path: {directory}/sasldb2
+sasl_mech_list: PLAIN LOGIN CRAM-MD5
+autocreate_quota: 0
+autocreate_post: yes
+"""
+SERVICES = """\
+START {{
+  recover cmd="{bin}/ctl_cyrusdb -C {conf} -r"
+}}
+SERVICES {{
+  pop3 cmd="{pop3d} -C {conf} {options}" listen="127.0.0.1:{port}" proto=tcp4 {keys}
+  lmtpunix cmd="{bin}/lmtpd -C {conf} -a" listen="{socket}" prefork=0
+}}
+EVENTS {{
+}}
+"""
+
+
+def program(name: str) -> str:
+    """The path of one of Cyrus's programs."""
+    return needs(str(PEERS / "usr/lib/cyrus/bin" / name))
+
+
+def environment() -> dict[str, str]:
+    """In which they run."""
+    libraries = next(PEERS.glob("usr/lib/*/libcyrus_min.so.0")).parent
+    user = {"CYRUS_USER": "nobody", "CYRUS_GROUP": "nogroup"}
+    return {"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": str(libraries), **user}
+
+
+def give_to_nobody(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
+        os.lchown(path, NOBODY, NOBODY)
+
+
+class RealCyrus:
+    """options: of pop3d. keys: of its service. config: more lines of imapd.conf; an option that is
+    there already is replaced. pop3d: another worker than Cyrus's."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        options: str = "",
+        keys: str = "prefork=1",
+        config: str = "",
+        pop3d: str = "",
+        users: tuple[str, ...] = ("john",),
+    ):
+        self.directory = directory
+        self.conf = directory / "imapd.conf"
+        self.port = free_port()
+        self.configdirectory = directory / "imap"
+        for name in ("socket", "proc", "log", "msg", "db", "user", "quota", "sieve"):
+            (self.configdirectory / name).mkdir(parents=True)
+        (directory / "spool/stage.").mkdir(parents=True)
+        self.configure(config)
+        for user in users:
+            self.add(user)
+        give_to_nobody(directory)
+        self._lmtp = self.configdirectory / "socket/lmtp"
+        services = directory / "cyrus.conf"
+        services.write_text(
+            SERVICES.format(
+                bin=PEERS / "usr/lib/cyrus/bin",
+                conf=self.conf,
+                pop3d=pop3d or program("pop3d"),
+                options=options,
+                port=self.port,
+                keys=keys,
+                socket=self._lmtp,
+            )
+        )
+        (directory / "dev").mkdir()
+        self.log = Collector(directory / "syslog")
+        private = PrivateDev(directory / "dev", directory / "syslog")
+        argv = [program("master"), "-D", "-C", self.conf, "-M", services, "-p", directory / "pid"]
+        with (directory / "master.log").open("wb") as output:
+            self.process = subprocess.Popen(
+                private.behind(*map(str, argv)),
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        wait_until(self._is_listening, f"master listens on {self.port}: {self.lines()}")
+
+    def _is_listening(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"master has ended: {self.lines()}")
+        wanted = f":{self.port:04X} "
+        tables = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        return any(wanted in line and line.split()[3] == "0A" for line in tables)
+
+    def configure(self, text: str = "") -> None:
+        given = [line.split(":")[0] for line in text.splitlines()]
+        usual = CONFIG.format(directory=self.directory).splitlines()
+        lines = [line for line in usual if line.split(":")[0] not in given]
+        self.conf.write_text("\n".join(lines) + "\n" + text)
+
+    def add(self, user: str) -> None:
+        """A user whose password is PASSWORD."""
+        argv = [needs(str(PEERS / "usr/sbin/saslpasswd2")), "-f", self.directory / "sasldb2"]
+        subprocess.run(
+            [*argv, "-u", DOMAIN, "-p", "-c", user],
+            input=PASSWORD.encode(),
+            check=True,
+            timeout=DEADLINE,
+        )
+
+    def deliver(self, user: str, message: bytes) -> None:
+        """By LMTP, line ends being CRLF. lmtpd puts Return-Path and Received in front of it."""
+        with smtplib.LMTP(str(self._lmtp), timeout=DEADLINE) as client:
+            client.sendmail("sender@example.org", [user], message)
+
+    def spool(self, user: str) -> list[bytes]:
+        """The messages in a mailbox, as Cyrus stores them, in their order."""
+        found = subprocess.run(
+            [program("mbpath"), "-C", self.conf, f"user/{user}"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=DEADLINE,
+        )
+        folder = Path(found.stdout.strip())
+        names = [path.name for path in folder.iterdir() if path.name[:-1].isdigit()]
+        return [
+            (folder / name).read_bytes() for name in sorted(names, key=lambda name: int(name[:-1]))
+        ]
+
+    def client(self) -> Client:
+        return Client(self.port)
+
+    def lines(self) -> list[str]:
+        """What was logged, with priority and time."""
+        return self.log.lines()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(DEADLINE)
+        self.log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
