@@ -9,7 +9,11 @@ seconds, POPEXPIRETIME days; enumerations and texts are as the file has them.
     CYRUS_UNIXHIERARCHYSEP                                  what a userid means
     CYRUS_POPEXPIRETIME, CYRUS_POPMINPOLL, CYRUS_POPPOLLPADDING
     CYRUS_UIDL_FORMAT, CYRUS_POPUSEIMAPFLAGS, CYRUS_READONLY
+    CYRUS_PLAINTEXTLOGINPAUSE, CYRUS_MAXLOGINS_PER_HOST, CYRUS_MAXLOGINS_PER_USER
     CYRUS_CONFIGDIRECTORY                                   where msg/shutdown is looked for
+
+Not options are CYRUS_SERVICE, as master sets it; CYRUS_PROCFILE (see procfile), as the worker does;
+and CYRUS_SESSIONID, as the mail server does.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ DEFAULTS = {
     **{"USERNAME_TOLOWER": "1", "VIRTDOMAINS": "off", "DEFAULTDOMAIN": "internal"},
     **{"POPSUBFOLDERS": "0", "UNIXHIERARCHYSEP": "1", "POPEXPIRETIME": "-1", "POPMINPOLL": "0"},
     **{"POPPOLLPADDING": "1", "UIDL_FORMAT": "cyrus", "POPUSEIMAPFLAGS": "0", "READONLY": "0"},
-    **{"CONFIGDIRECTORY": ""},
+    **{"CONFIGDIRECTORY": "", "PLAINTEXTLOGINPAUSE": "0", "MAXLOGINS_PER_HOST": "0"},
+    **{"MAXLOGINS_PER_USER": "0"},
 }
 
 

@@ -13,13 +13,14 @@ Writes     courierpop3dlastlogin, at QUIT
 from __future__ import annotations
 
 import os
-from binascii import hexlify
 from collections.abc import Callable, Iterator
-from time import time
+from time import sleep, time
 
-from courierchain import shutdown
+from courierchain import cyruslines, log, shutdown
 from courierchain.cyrus import Options
 from courierchain.options import is_encrypted
+from courierchain.procfile import ProcFile, excess
+from courierpop3d.journal import Journal
 from courierpop3d.maildir import open_regular
 from courierpop3d.maildrop import Maildrop
 from courierpop3d.message import Message, Messages
@@ -42,24 +43,32 @@ FORMATS: dict[str, Callable[[int, int], bytes]] = {  # of validity and number
 class CyrusTransaction(Transaction):
     """`greeting` is the reply to the login; `quit` is set at once if it is a refusal."""
 
-    __slots__ = ("_env", "_options", "_uses_flags", "_uid", "_login")
+    __slots__ = ("_env", "_options", "_uses_flags", "_uid", "_login", "_proc", "_journal")
 
     statuses = {"LOGOUT": 0}  # master starts a new process after sessions that end otherwise
     other_status = 1
     can_be_parked = False
 
-    def __init__(self, maildrop: Maildrop, wrapper: Wrapper, env: dict[str, str]):
+    def __init__(self, maildrop: Maildrop, wrapper: Wrapper, env: dict[str, str], journal: Journal):
         self._env = env
+        self._journal = journal
         self._options = Options(env)
         self._uses_flags = self._options.is_on("POPUSEIMAPFLAGS")
         if self._uses_flags:
             maildrop.messages = untrashed(maildrop.messages)
         super().__init__(maildrop, wrapper, utf8=True)  # Cyrus sends what is stored
+        self.counts = {"retr": 0, "top": 0, "dele": 0}  # commands that did what they are for
+        self._proc = ProcFile(env)
         self._uid = FORMATS[self._options.text("UIDL_FORMAT")]
         self._login = int(time())
         self.greeting = self._greeting()
 
     def _greeting(self) -> bytes:
+        if not (is_encrypted(self._env) or self._env.get("COURIER_LOGIN_METHOD")):
+            sleep(self._options.number("PLAINTEXTLOGINPAUSE"))
+        if said := self._over_limits():
+            self.quit = True
+            return err(said)
         wait = self._options.number("POPMINPOLL")
         if wait > 0 and last_login() + wait > self._login:
             self.quit = True
@@ -67,10 +76,20 @@ class CyrusTransaction(Transaction):
             plural = b"s" if minutes > 1 else b""
             text = b"[LOGIN-DELAY] Logins must be at least %d minute%s apart"
             return err(text % (minutes, plural))
-        name = os.fsencode(self._options.text("SERVERNAME"))
-        numbers = (os.getpid(), self._login, 1, int(hexlify(os.urandom(8)), 16))
-        identity = b"%s-%d-%d-%d-%d" % (name, *numbers)
+        identity = os.fsencode(cyruslines.session_id(self._env))
         return ok(b"Mailbox locked and ready SESSIONID=<%s>" % identity)
+
+    def _over_limits(self) -> bytes:
+        """maxlogins_per_host and _per_user; empty if the session is within them."""
+        try:
+            found = excess(self._env)
+        except OSError as why:
+            self._journal.err(f"maxlogins: cannot count the sessions in proc/: {why.strerror}")
+            return b""
+        if not found:
+            return b""
+        self._journal.err(f"Too many open connections ({found})")
+        return b"Too many open connections (%s)" % os.fsencode(found)
 
     @property
     def is_settled(self) -> bool:
@@ -80,7 +99,6 @@ class CyrusTransaction(Transaction):
         """Nothing before QUIT."""
 
     def obey(self, line: bytes | None) -> Reply:
-        self.counts["rcvd"] += 0 if line is None else len(line) + 1
         text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
         if text:
             self.quit = True
@@ -88,7 +106,10 @@ class CyrusTransaction(Transaction):
         try:
             verb, argument = cyrus.parse(line)
             say = self._VERBS.get(verb)
-            return say(self, argument) if say else cyrus.UNRECOGNIZED
+            if not say:
+                return cyrus.UNRECOGNIZED
+            self._proc.show(verb)
+            return say(self, argument)
         except cyrus.Mistake as mistake:
             return mistake.reply
         except OSError:
@@ -132,7 +153,8 @@ class CyrusTransaction(Transaction):
 
     def _say_retr(self, argument: bytes | None) -> Reply:
         number, message = self._chosen(argument)
-        content = self._counted("retr", self._content(message))
+        content = self._content(message)
+        self.counts["retr"] += 1
         return self._sent(number, message, in_pieces(ok(b"Message follows"), stuff(content)))
 
     def _sent(self, number: int, message: Message, reply: Iterator[bytes]) -> Iterator[bytes]:
@@ -142,7 +164,8 @@ class CyrusTransaction(Transaction):
     def _say_top(self, argument: bytes | None) -> Reply:
         number, lines = cyrus.top_numbers(cyrus.needed(argument))
         content = top(self._content(self._number(number)), lines)
-        return in_pieces(ok(b"Message follows"), stuff(self._counted("top", content)))
+        self.counts["top"] += 1
+        return in_pieces(ok(b"Message follows"), stuff(content))
 
     def _say_dele(self, argument: bytes | None) -> Reply:
         number, message = self._chosen(argument)
@@ -150,6 +173,7 @@ class CyrusTransaction(Transaction):
             return READ_ONLY
         self._deleted.add(number)
         self._octets -= message.size
+        self.counts["dele"] += 1
         return ok(b"message deleted")
 
     def _say_noop(self, argument: bytes | None) -> Reply:
@@ -179,6 +203,8 @@ class CyrusTransaction(Transaction):
             for number in self._taken.keys() - self._deleted:
                 self._maildrop.mark_seen(self._taken[number])
         done = self._maildrop.remove(marked)
+        if marked and done:
+            log.info(cyruslines.expunged(self._env, len(marked)))
         wait = self._options.number("POPMINPOLL")
         if wait > 0:
             store_login(self._login, wait, self._options.number("POPPOLLPADDING"))

@@ -32,6 +32,12 @@ class Journal:
         self._stls = ", stls=1" if is_encrypted(env) else ""
         self.logs_deletions = env.get("POP3_LOG_DELETIONS", "0")[:1] != "0"
 
+    def begin(self) -> None:
+        """The user is known; the mailbox isn't open yet."""
+
+    def refused(self, text: bytes) -> None:
+        """And will not be: what the client is told."""
+
     def login(self) -> None:
         log.info(f"LOGIN, {self._peer}{self._stls}")
 
@@ -45,9 +51,10 @@ class Journal:
         if self.logs_deletions:
             log.info(f"DELETED, {self._peer}, filename=cur/{shown(name)}")
 
-    def end(self, event: str, *, top: int, retr: int, rcvd: int, sent: int, time: int) -> None:
-        counts = f"top={top}, retr={retr}, rcvd={rcvd}, sent={sent}, time={time}"
-        log.info(f"{event}, {self._peer}, {counts}{self._stls}")
+    def end(self, event: str, *, sent: int, time: int, **counts: int) -> None:
+        """counts: a session's."""
+        shown = ", ".join(f"{name}={counts[name]}" for name in ("top", "retr", "rcvd"))
+        log.info(f"{event}, {self._peer}, {shown}, sent={sent}, time={time}{self._stls}")
 
     def save_failed(self, why: OSError) -> None:
         text = f"Error while saving courierpop3dsizelist, {self._user}"

@@ -132,8 +132,9 @@ def refuse_strangers(env: dict[str, str]) -> None:
 def serve(client: Client, argv: list[str], env: dict[str, str], started: float) -> int:
     """One session. Raises Refused, Parked."""
     settings = Settings(env)
-    journal = Journal(env)
+    journal = journal_of(env)
     try:
+        journal.begin()
         idle_limit = time_limits(client, settings)
         client.hurry()
         enter_mailbox(argv, env, journal)
@@ -151,8 +152,19 @@ def serve(client: Client, argv: list[str], env: dict[str, str], started: float) 
     except ValueError as why:
         journal.err(str(why))
         raise Refused(failure.lasting(env), 1) from why
+    except Refused as why:
+        journal.refused(why.text)
+        raise
     visit.log_end(event, journal)
     return session.statuses.get(event, session.other_status)
+
+
+def journal_of(env: dict[str, str]) -> Journal:
+    if env.get("POP3_DIALECT") == "cyrus":
+        from courierpop3d.cyrusjournal import CyrusJournal
+
+        return CyrusJournal(env)
+    return Journal(env)
 
 
 def go_on(client: Client, argv: list[str], env: dict[str, str], known: bytes) -> int:
@@ -222,7 +234,7 @@ def transaction(
     if settings.choice("POP3_DIALECT", "courier", "cyrus") == "cyrus":
         from courierpop3d.cyrus import CyrusTransaction
 
-        return CyrusTransaction(maildrop, wrapper, env)
+        return CyrusTransaction(maildrop, wrapper, env, journal)
     as_stored = settings.choice("POP3_UNICODE", "wrapped", "stored") == "stored"
     utf8 = as_stored or options.has_said_utf8(env)
     capabilities = state.capabilities(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from courierchain import failure, shutdown
+from courierchain import cyruslines, failure, shutdown
 from courierchain.cyrus import Options
 from courierchain.options import is_encrypted
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, decode
@@ -25,6 +25,7 @@ from pop3proto.replies import err, listing, ok
 LONGEST_USER = 80  # octets
 REFUSED = frozenset(b"%&*/:?\x7f")  # in a userid, with control and 8-bit octets
 
+ANONYMOUS = b"anonymous"
 INVALID_LOGIN = err(b"[AUTH] Invalid login")
 INVALID_USER = err(b"[AUTH] Invalid user")
 UNDER_LAYER = b"[AUTH] %s command only available under a layer"
@@ -39,10 +40,11 @@ class InvalidUser(Exception):
 
 
 class CyrusAuthorization(Authorization):
-    __slots__ = ("_greeting", "_env", "_options", "_lists_user", "_is_encrypted")
+    __slots__ = ("_greeting", "_env", "_options", "_lists_user", "_is_encrypted", "_reason")
 
     def begin(self, env: dict[str, str]) -> None:
         self._env = env
+        self._reason = ""
         self._options = Options(env)
         self._is_encrypted = is_encrypted(env)
         allows = self._is_encrypted or self._options.is_on("ALLOWPLAINTEXT")
@@ -53,6 +55,19 @@ class CyrusAuthorization(Authorization):
     @property
     def greeting(self) -> bytes:
         return self._greeting
+
+    def refused_line(self, env: dict[str, str], tried: str) -> str:
+        return cyruslines.refused(env)
+
+    def failed_line(self, where: str) -> str:
+        return self._reason
+
+    def last_line(self, where: str) -> str:
+        return cyruslines.NO_COUNTS
+
+    def secured_line(self, env: dict[str, str]) -> str:
+        protocol = env.get("TLS_CONNECTED_PROTOCOL")
+        return cyruslines.starttls(protocol) if protocol else ""
 
     @property
     def is_between_commands(self) -> bool:
@@ -96,8 +111,6 @@ class CyrusAuthorization(Authorization):
             return self._VERBS[verb](self, argument)
         except cyrus.Mistake as mistake:
             return mistake.reply
-        except InvalidUser:
-            return INVALID_USER
 
     @property
     def _knows_stls(self) -> bool:
@@ -109,7 +122,11 @@ class CyrusAuthorization(Authorization):
             return err(UNDER_LAYER % b"USER")
         if self._named:
             return err(b"[AUTH] Must give PASS command")
-        self._canonical(name)
+        try:
+            self._canonical(name)
+        except InvalidUser:
+            self.failed, self._reason = name, cyruslines.invalid_user(self._env, name)
+            return INVALID_USER
         self._named = name
         return ok(b"Name is a valid mailbox")
 
@@ -117,6 +134,9 @@ class CyrusAuthorization(Authorization):
         password = cyrus.needed(argument)
         if not self._named:
             return err(b"[AUTH] Must give USER command")
+        if self._named.lower() == ANONYMOUS:  # whom no module knows; the name stays, as in Cyrus
+            self.failed, self._reason = ANONYMOUS, cyruslines.no_anonymous(self._env)
+            return INVALID_LOGIN
         name, self._named = self._named, b""
         return self._try(Password(name, password))
 
@@ -126,8 +146,8 @@ class CyrusAuthorization(Authorization):
         if argument is None:
             return listing(ok(b"List of supported mechanisms follows"), self._offer.taken)
         name, _, initial = argument.replace(b"\t", b" ").partition(b" ")
-        self.method = name.upper()
-        dialogue = self._offer.begin(self.method)
+        self.method = name
+        dialogue = self._offer.begin(name.upper())
         if dialogue is None:
             return self._fail(NO_MECHANISM, is_slow=True)
         initial = initial.lstrip(cyrus.SPACE)
@@ -147,6 +167,14 @@ class CyrusAuthorization(Authorization):
 
     def _refuse(self) -> bytes:
         return self._fail(SASL_FAILED, is_slow=True)
+
+    def _fail(self, reply: bytes, *, is_slow: bool = False) -> bytes:
+        reason = os.fsdecode(reply).rpartition(": ")[2].strip()
+        if reply == CANCELED:
+            self._reason = ""
+        else:
+            self._reason = cyruslines.refused_dialogue(self._env, self.method, reason)
+        return super()._fail(reply, is_slow=is_slow)
 
     def _try(self, attempt: Attempt) -> bytes:
         user, self._env["POP3_FOLDER"] = self._canonical(attempt.user)

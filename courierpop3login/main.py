@@ -89,7 +89,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     if again:
         # Before anything can end this process: who times the last try to fail behind the deadline
         # must not escape the ban script.
-        log.info(f"LOGIN FAILED, {tried(env)}{where}")
+        log.info(session.refused_line(env, f"{tried(env)}{where}"))
         if is_modern and (trouble := failure.trouble(env)):
             os.write(1, trouble)
             return 1
@@ -104,6 +104,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 1
     if not again:
         log.debug(f"Connection, {where}")
+        if "TLS_CONNECTED_PROTOCOL" in env:
+            say(session.secured_line(env))
     first = session.refused(env) if again else session.greeting
     if again and (told := oauth.challenge(env)):
         first = session.tell(told, first)
@@ -181,22 +183,30 @@ def serve(
         if session.starts_tls:
             env.update(stls.start(env, deadline - monotonic()), UTF8="0")
             session = authorization(argv, env, settings)
+            say(session.secured_line(env))
             converse(session, b"", deadline, report, park)
     except Parked:
         return 0
     except stls.Failed as why:
         if why.args:
             log.info(f"STLS failed: {why}, {address(env)}")
+        say(session.last_line(address(env)))
         log.debug(f"Disconnected, {address(env)}")
         return 1
     except (Gone, TimedOut):
+        say(session.last_line(address(env)))
         log.debug(f"Disconnected, {address(env)}")
         return 1
     if session.quit:
-        log.info(f"LOGOUT, {address(env)}")
+        say(session.last_line(address(env)))
         log.debug(f"Disconnected, {address(env)}")
         return 0
     return hand_on(session, argv, env)
+
+
+def say(line: str) -> None:
+    if line:
+        log.info(line)
 
 
 class FailedAuth:
@@ -212,7 +222,7 @@ class FailedAuth:
         self._delay = delay
 
     def __call__(self, session: Authorization, deadline: float) -> None:
-        log.info(f"LOGIN FAILED, method={log.safe(session.failed)}, {self._where}")
+        say(session.failed_line(self._where))
         if session.is_slow:
             sleep(max(0, min(self._delay, deadline - monotonic())))
 

@@ -7,7 +7,7 @@ are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user ex
 
 from __future__ import annotations
 
-from courierchain import failure, netstrings
+from courierchain import failure, log, netstrings
 from courierchain.authtypes import EXTERNAL, LOGIN
 from courierchain.failure import AUTH
 from courierchain.front import Login
@@ -106,6 +106,22 @@ class Authorization:
         whatever that is, is answered with the verdict (RFC 7628 section 3.2.3)."""
         self._verdict = verdict
         return challenge(text)
+
+    def refused_line(self, env: dict[str, str], tried: str) -> str:
+        """What is logged of a login that has come back; `tried` says whose, and from where."""
+        return f"LOGIN FAILED, {tried}"
+
+    def failed_line(self, where: str) -> str:
+        """What is logged when `failed` is set; `where` says from where."""
+        return f"LOGIN FAILED, method={log.safe(self.failed)}, {where}"
+
+    def last_line(self, where: str) -> str:
+        """What is logged when the client has gone without a login; empty for nothing."""
+        return f"LOGOUT, {where}" if self.quit else ""
+
+    def secured_line(self, env: dict[str, str]) -> str:
+        """What is logged inside TLS, before anything is said there; empty for nothing."""
+        return ""
 
     @property
     def is_over(self) -> bool:

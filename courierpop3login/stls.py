@@ -24,6 +24,7 @@ from time import monotonic
 from courierchain import log, programs, relay
 
 USER = "courier"
+CONNECTED = "TLS_CONNECTED_PROTOCOL"
 LARGEST = 65536  # octets of what couriertls says of a certificate
 NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.")
 
@@ -154,8 +155,12 @@ def become_user() -> None:
 
 
 def subject(text: str) -> Environment:
-    """TLS_SUBJECT_... of the first Subject in what couriertls says of a certificate."""
+    """TLS_SUBJECT_... of the first Subject in what couriertls says of a certificate, and
+    TLS_CONNECTED_PROTOCOL."""
     found = {}
+    pairs = dict(line.split(": ", 1) for line in text.split("\n")[-4:] if ": " in line)
+    if {"Version", "Bits", "Cipher"} <= pairs.keys():
+        found[CONNECTED] = "{Version},{Bits}bits,{Cipher}".format(**pairs)
     _, begin, lines = text.partition("Subject:\n")
     for line in lines.split("\n") if begin else ():
         if not line.startswith("   "):

@@ -18,7 +18,10 @@ VERSIONS = {"tls1_0": "TLSv1", "tls1_1": "TLSv1.1", "tls1_2": "TLSv1.2", "tls1_3
 
 SWITCHES = "username_tolower popsubfolders unixhierarchysep popuseimapflags readonly".split()
 CHOICES = ("serverinfo", "virtdomains", "uidl_format")
-NUMBERS = ("popminpoll", "poppollpadding")
+NUMBERS = (
+    *("popminpoll", "poppollpadding", "plaintextloginpause"),
+    *("maxlogins_per_host", "maxlogins_per_user"),
+)
 
 Environment = dict[str, str]
 
@@ -40,6 +43,7 @@ def settings(config: Config, service: str, ssf: int) -> Environment:
         "POP3_IDLE_TIMEOUT": timeout(config),
         "POP3_LOGIN_TIMEOUT": timeout(config),
         "POP3_FAILURE_DELAY": str(min(max(0, config.number("failedloginpause")), LONGEST)),
+        "CYRUS_SERVICE": service,
         "POP3_TELEMETRY": f"{config.text('configdirectory')}/log",
         "POP3_TELEMETRY_NAME": f"{name}-{os.getpid()}" if name else str(os.getpid()),
         "CYRUS_SERVERNAME": config.text("servername") or os.uname().nodename,

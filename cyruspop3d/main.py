@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 from _socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 
-from courierchain import handover, log
+from courierchain import handover, log, procfile
 from courierchain.handover import CannotBecome
 from cyruspop3d import commandline, config, environment
 from cyruspop3d.commandline import Arguments
@@ -135,6 +135,7 @@ def serve(arguments: Arguments, env: Environment, found: Config) -> int:
         os.write(1, USAGE_REPLY)
         return USAGE
     env = addressed(env)
+    procfile.begin(env)
     env.setdefault(f"AUTHSERVICE{env.get('TCPLOCALPORT', '')}", "pop")
     argv = environment.command(found)
     if arguments.is_tls:

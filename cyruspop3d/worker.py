@@ -43,7 +43,7 @@ from select import POLLIN, poll
 from socket import socket
 from time import sleep
 
-from courierchain import handover, log, programs, rehearsal, syslog
+from courierchain import cyruslines, handover, log, procfile, programs, rehearsal, syslog
 from cyruspop3d import environment
 from cyruspop3d.commandline import Arguments
 from cyruspop3d.config import Config
@@ -53,6 +53,7 @@ AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
 OK, SYSTEM, TERMINATED = 0, 71, 75
 ENDING = (SIGTERM, SIGINT, SIGQUIT)
 SIGNALS = {SIGHUP, SIGALRM, *ENDING}
+NOTICE = 5  # syslog's severity of the lines that Cyrus logs of sessions
 PIECE = 65536  # octets of log lines read at a time
 DIALECT = ("courierpop3login.cyrus:CyrusAuthorization", "courierpop3d.cyrus:CyrusTransaction")
 SHORT_OF_DESCRIPTORS = 0.1  # seconds until accept is tried again
@@ -91,10 +92,14 @@ class Journal:
     def lines(self, messages: list[bytes]) -> None:
         """Lines as `log` writes them."""
         if self._syslog:
-            syslog.forward(messages, self._syslog.write)
+            syslog.forward(messages, self._write)
         else:
             for message in messages:
                 log.plain(os.fsdecode(message))
+
+    def _write(self, severity: int, text: bytes) -> None:
+        assert self._syslog
+        self._syslog.write(NOTICE if text.startswith(cyruslines.NOTICES) else severity, text)
 
     def err(self, text: str) -> None:
         self.lines([os.fsencode(f"ERR: {text}")])
@@ -111,7 +116,7 @@ class Worker:
 
     __slots__ = (
         *("_arguments", "_service", "_journal", "_serve", "_listening", "_lock", "_lines"),
-        *("_log", "_log_end", "_program", "_known", "_hung_up", "_env"),
+        *("_log", "_log_end", "_program", "_known", "_hung_up", "_env", "_procfile"),
     )
 
     def __init__(
@@ -130,6 +135,8 @@ class Worker:
         self._journal = Journal(service, prefix, found.text("syslog_facility"))
         self._listening = socket(fileno=LISTENING)
         self._listening.setblocking(False)
+        proc = found.text("proc_path") or f"{found.text('configdirectory')}/proc"
+        self._procfile = f"{proc}/{os.getpid()}"
         place = f"{found.text('configdirectory')}/socket/{service}-{env['CYRUS_ID']}.lock"
         self._lock = self._open_lock(place)
         self._lines = syslog.Lines()
@@ -247,6 +254,7 @@ class Worker:
             raise Ended(TERMINATED) from why
         finally:
             os.close(ended)
+            procfile.remove(self._procfile)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def _is_over(self, ready: poll, ended: int) -> bool:
@@ -273,7 +281,7 @@ class Worker:
             os.dup2(client.fileno(), 1)
             os.dup2(self._log_end, 2)
             os.closerange(STATUS, handover.HIGHEST)
-            os._exit(self._run(self._env))
+            os._exit(self._run({**self._env, "CYRUS_PROCFILE": self._procfile}))
         finally:
             os._exit(SYSTEM)
 

@@ -90,10 +90,9 @@ def message_number(argument: bytes) -> int:
 def top_numbers(argument: bytes) -> tuple[int, int]:
     """The message's number, and that of lines. Raises Mistake, in Cyrus's order."""
     message, rest = leading_number(argument)
-    rest = rest.lstrip(SPACE)
     if message is None or not rest:
         raise Mistake(MISSING_ARGUMENT)
-    lines, rest = leading_number(rest)
+    lines, rest = leading_number(rest.lstrip(SPACE))
     if lines is None:
         raise Mistake(BAD_LINES)
     if rest:

@@ -4,7 +4,7 @@ Nothing of it is installed, and the user `cyrus` need not be there: CYRUS_USER i
 of imapd.conf are in one directory. A mailbox is made by the first mail for it (autocreate), which
 comes by LMTP; passwords are in a sasldb, in clear, so that CRAM-MD5 and APOP work.
 
-    real = RealCyrus(directory)             a running master, with pop3d on real.port
+    real = RealCyrus(directory)             a running master, with pop3d on real.ports["pop3"]
     real.deliver("john", b"Subject: x...")  what lmtpd makes of it is in real.spool("john")
     real.stop()
 
@@ -47,7 +47,7 @@ START {{
   recover cmd="{bin}/ctl_cyrusdb -C {conf} -r"
 }}
 SERVICES {{
-  pop3 cmd="{pop3d} -C {conf} {options}" listen="127.0.0.1:{port}" proto=tcp4 {keys}
+{services}
   lmtpunix cmd="{bin}/lmtpd -C {conf} -a" listen="{socket}" prefork=0
 }}
 EVENTS {{
@@ -73,22 +73,22 @@ def give_to_nobody(directory: Path) -> None:
 
 
 class RealCyrus:
-    """options: of pop3d. keys: of its service. config: more lines of imapd.conf; an option that is
-    there already is replaced. pop3d: another worker than Cyrus's."""
+    """workers: by the name of their service, with options; another -C is added. keys: of these
+    services. config: more lines of imapd.conf; an option that is there already is replaced."""
 
     def __init__(
         self,
         directory: Path,
         *,
-        options: str = "",
+        workers: dict[str, str] | None = None,
         keys: str = "prefork=1",
         config: str = "",
-        pop3d: str = "",
         users: tuple[str, ...] = ("john",),
     ):
         self.directory = directory
         self.conf = directory / "imapd.conf"
-        self.port = free_port()
+        workers = workers or {"pop3": program("pop3d")}
+        self.ports = {name: free_port() for name in workers}
         self.configdirectory = directory / "imap"
         for name in ("socket", "proc", "log", "msg", "db", "user", "quota", "sieve"):
             (self.configdirectory / name).mkdir(parents=True)
@@ -103,10 +103,11 @@ class RealCyrus:
             SERVICES.format(
                 bin=PEERS / "usr/lib/cyrus/bin",
                 conf=self.conf,
-                pop3d=pop3d or program("pop3d"),
-                options=options,
-                port=self.port,
-                keys=keys,
+                services="\n".join(
+                    f'  {name} cmd="{command} -C {self.conf}" listen="127.0.0.1:{self.ports[name]}"'
+                    f" proto=tcp4 {keys}"
+                    for name, command in workers.items()
+                ),
                 socket=self._lmtp,
             )
         )
@@ -122,14 +123,14 @@ class RealCyrus:
                 stdout=output,
                 stderr=output,
             )
-        wait_until(self._is_listening, f"master listens on {self.port}: {self.lines()}")
+        wait_until(self._is_listening, "master listens")
 
     def _is_listening(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"master has ended: {self.lines()}")
-        wanted = f":{self.port:04X} "
-        tables = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        return any(wanted in line and line.split()[3] == "0A" for line in tables)
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = {int(words[1][-4:], 16) for words in lines if words[3] == "0A"}
+        return listening.issuperset(self.ports.values())
 
     def configure(self, text: str = "") -> None:
         given = [line.split(":")[0] for line in text.splitlines()]
@@ -147,10 +148,11 @@ class RealCyrus:
             timeout=DEADLINE,
         )
 
-    def deliver(self, user: str, message: bytes) -> None:
+    def deliver(self, users: str, message: bytes) -> None:
         """By LMTP, line ends being CRLF. lmtpd puts Return-Path and Received in front of it."""
         with smtplib.LMTP(str(self._lmtp), timeout=DEADLINE) as client:
-            client.sendmail("sender@example.org", [user], message)
+            for user in users.split():
+                client.sendmail("sender@example.org", [user], message)
 
     def spool(self, user: str) -> list[bytes]:
         """The messages in a mailbox, as Cyrus stores them, in their order."""
@@ -163,13 +165,11 @@ class RealCyrus:
             timeout=DEADLINE,
         )
         folder = Path(found.stdout.strip())
-        names = [path.name for path in folder.iterdir() if path.name[:-1].isdigit()]
-        return [
-            (folder / name).read_bytes() for name in sorted(names, key=lambda name: int(name[:-1]))
-        ]
+        numbers = [int(path.name[:-1]) for path in folder.iterdir() if path.name[:-1].isdigit()]
+        return [(folder / f"{number}.").read_bytes() for number in sorted(numbers)]
 
-    def client(self) -> Client:
-        return Client(self.port)
+    def client(self, service: str = "pop3") -> Client:
+        return Client(self.ports[service])
 
     def lines(self) -> list[str]:
         """What was logged, with priority and time."""

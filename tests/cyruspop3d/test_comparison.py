@@ -1,0 +1,177 @@
+"""Cyrus's own pop3d and ours answer the same conversations alike (cyrus-pop3d.md 5)
+
+Both run under Debian's master with one imapd.conf, as the services NAME and NAMEours. They have the
+same mail: ours is a copy of what Cyrus has stored. `conversations` lists what differs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from courierchain.cram import state_of
+from tests.conftest import Account, Accounts, Client, needs_root, sha, wait_until
+from tests.cyruspop3d.conftest import POP3D
+from tests.cyruspop3d.conversations import (
+    CHANGING,
+    CONVERSATIONS,
+    DIFFERENCES,
+    LOGGED,
+    MESSAGES,
+    SERVICES,
+    plain,
+)
+from tests.cyruspop3d.realcyrus import NOBODY, PASSWORD, RealCyrus, give_to_nobody, program
+
+USERS = {name: f"user{number}" for number, name in enumerate(CONVERSATIONS, 1)}
+OBSERVED = "mary"  # whose sessions are logged in full
+
+
+class Pair:
+    """Both servers, with the mail of all conversations."""
+
+    def __init__(self, directory: Path):
+        self.cyrus = RealCyrus(
+            directory,
+            workers={
+                **{name: program("pop3d") for name in SERVICES},
+                **{f"{name}ours": POP3D for name in SERVICES},
+            },
+            keys="prefork=0",
+            config=configuration(directory),
+            users=(*USERS.values(), OBSERVED),
+        )
+        users = [*USERS.values(), OBSERVED]
+        for message in MESSAGES:
+            self.cyrus.deliver(" ".join(users), message)
+        self.accounts = Accounts(directory)
+        for user in users:
+            self.copy(user)
+        os.chown(self.accounts.userdb, NOBODY, NOBODY)
+
+    def copy(self, user: str) -> None:
+        home = self.accounts.directory / user
+        home.mkdir()
+        account = Account(user, home, NOBODY, NOBODY)
+        for folder in ("new", "cur", "tmp"):
+            (account.maildir / ".Lists" / folder).mkdir(parents=True)
+        for message in self.cyrus.spool(user):
+            account.deliver(message.replace(b"\r\n", b"\n"))
+        give_to_nobody(home)
+        ids = {"uid": NOBODY, "gid": NOBODY, "home": home}
+        state = state_of("md5", PASSWORD.encode()).decode()
+        self.accounts.record(user, **ids, **{"systempw": sha(PASSWORD), "hmac-md5pw": state})
+
+    def session(self, service: str, said: bytes) -> tuple[list[str], list[str]]:
+        """The lines that come until the server closes, and what it logs meanwhile."""
+        before = self.logged(service)
+        with Client(self.cyrus.ports[service]) as client:
+            client.send(said)
+            client.socket.shutdown(socket.SHUT_WR)
+            answer = client.rest().decode("latin-1").split("\r\n")
+
+        def all_of_it() -> list[str]:
+            new = self.logged(service)[len(before) :]
+            return new if any(line.startswith("counts: ") for line in new) else []
+
+        lines = wait_until(all_of_it, f"{service} logs its counts")
+        end = next(at for at, line in enumerate(lines) if line.startswith("counts: "))
+        return answer, lines[: end + 1]
+
+    def logged(self, service: str) -> list[str]:
+        pattern = re.compile(rf"<\d+>.{{15}} (?:cyrus/)?{service}\[\d+\]: (.*)")
+        return [found[1] for line in self.cyrus.lines() if (found := pattern.fullmatch(line))]
+
+
+def configuration(directory: Path) -> str:
+    lines = ["autocreate_inbox_folders: Lists", "courier_modules: authuserdb"]
+    lines.append(f"courier_authuserdb_file: {directory}/userdb")
+    lines.append("telemetry_name: service")
+    for name, options in SERVICES.items():
+        for service in (name, f"{name}ours"):
+            lines += [f"{service}_{option}: {value}" for option, value in options.items()]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def pair():
+    needs_root()
+    directory = Path(tempfile.mkdtemp(prefix="courierpop3-pair-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    pair = Pair(directory)
+    yield pair
+    pair.cyrus.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def octets(session: str, user: str) -> bytes:
+    lines = session.replace("@LOGIN", f"USER {user}\nPASS {PASSWORD}").replace("@NAME", user)
+    return "".join(f"{line}\r\n" for line in lines.split("\n") if session).encode("latin-1")
+
+
+def expected(name: str, line: str) -> str:
+    """What ours is to say where Cyrus's says `line`."""
+    for where, theirs, ours, _ in DIFFERENCES:
+        if where == name and line == theirs:
+            return ours
+    return line
+
+
+def comparable(lines: list[str]) -> list[str]:
+    """A SASL line's mechanisms in one order; SASL's library has its own."""
+    plainer = [plain(line, CHANGING) for line in lines]
+    return [" ".join(sorted(line.split())) if "SASL" in line else line for line in plainer]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_both_answer_and_log_alike(pair, name):
+    service, *sessions = CONVERSATIONS[name]
+    for session in sessions:
+        said = octets(session, USERS[name])
+        theirs, logged = pair.session(service, said)
+        ours, logged_here = pair.session(f"{service}ours", said)
+        if name == "sasl":  # the one line of this text that is another here
+            *first, last, quit_reply, end = comparable(theirs)
+            theirs = [*first, expected(name, last), quit_reply, end]
+            assert comparable(ours) == theirs
+        else:
+            assert comparable(ours) == [expected(name, line) for line in comparable(theirs)]
+        assert readable(logged_here) == readable(logged)
+
+
+def readable(lines: list[str]) -> list[str]:
+    return [text for line in lines if (text := plain(plain(line, CHANGING), LOGGED))]
+
+
+def test_telemetry_of_both_has_one_form(pair):
+    place = pair.cyrus.configdirectory / "log" / OBSERVED
+    place.mkdir(mode=0o700)
+    os.chown(place, NOBODY, NOBODY)
+    logs = {}
+    for service in ("plain", "plainours"):
+        with pair.cyrus.client(service) as client:
+            client.line()
+            client.ask(f"USER {OBSERVED}")
+            assert client.ask(f"PASS {PASSWORD}").startswith("+OK Mailbox locked")
+            client.listing("RETR 4")
+            client.ask("NOOP")
+            assert client.ask("QUIT") == "+OK"
+            client.rest()
+        (log,) = (path for path in place.iterdir() if re.fullmatch(rf"{service}-\d+", path.name))
+        assert log.stat().st_mode & 0o777 == 0o600
+        logs[service] = log.read_text("latin-1")
+    header = re.compile(r"-{10} mary \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\n\n")
+    told = {}
+    for service, text in logs.items():
+        begin = header.match(text)
+        assert begin, text
+        marked = re.sub(r"([<>])\d{10}\1", r"\1", text[begin.end() :])
+        told[service] = plain(marked, CHANGING)
+    assert told["plainours"] == told["plain"]
+    assert PASSWORD not in logs["plainours"]
