@@ -10,7 +10,8 @@ CHECKPASSWORD has set: ids, groups, limits, current directory, environment.
 
 This process stays until the service is over, and ends with its status. CHECKPASSWORD's own exit 1
 rejects; any other end of it, and AUTHPROGRAM_TIMEOUT seconds without a word, are a temporary
-failure. Only `login` requests can be asked so.
+failure. Only `login` requests can be asked so, and with AUTHCHECKPASSWORD_APOP=1, for programs that
+can, `apop`: the digest is in the place of the password, and the challenge in that of the timestamp.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from select import POLLIN, poll
 from time import monotonic, time
 
 from authmodules.checkpassword_accepted import ACCEPTED, LARGEST, OF_ACCOUNT, REPORT
-from courierchain import authmodule, failure, handover, log, programs, request
+from courierchain import authmodule, cram, failure, handover, log, programs, request
 from courierchain.account import Unusable
 from courierchain.authmodule import Rejected, TemporaryFailure
+from courierchain.authtypes import APOP, CHECKS_APOP
 from courierchain.handover import AuthFailure, CannotBecome
 from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
@@ -77,9 +79,10 @@ def accepted(question: Request, program: str, following: list[str], env: dict[st
 
     Raises Rejected, TemporaryFailure, and Unusable for ids that may own no mailbox.
     """
-    if question.login is None or handover.is_rehearsing():
+    asked = login_of(question, env)
+    if asked is None or handover.is_rehearsing():
         raise Rejected
-    record = b"%s\0%s\0Y%d\0" % (*question.login, time())
+    record = b"%s\0%s\0%s\0" % asked
     if len(record) > LARGEST_RECORD:
         raise Rejected
     # Looked up now: in the user's home a relative name would be the user's.
@@ -100,6 +103,16 @@ def accepted(question: Request, program: str, following: list[str], env: dict[st
         raise TemporaryFailure(f"{program} was killed: no answer in {limit} seconds")
     kind = "exit status" if status >= 0 else "signal"
     raise TemporaryFailure(f"{program} has ended with {kind} {abs(status)}")
+
+
+def login_of(question: Request, env: dict[str, str]) -> tuple[bytes, bytes, bytes] | None:
+    """Userid, password and timestamp; None for a question that can't be asked."""
+    if question.login:
+        return (*question.login, b"Y%d" % time())
+    answer = cram.asked(question) if question.authtype == APOP else None
+    if answer is None or not Settings(env).is_on(CHECKS_APOP):
+        return None
+    return answer.user, answer.digest, answer.challenge
 
 
 def located(name: str, env: dict[str, str]) -> str:

@@ -7,7 +7,8 @@ and Python has dbm.gnu, AUTHUSERDB_FILE.dat and AUTHUSERDB_FILE with "shadow.dat
 2.3). The password is the field `<service>pw` (pop3pw), or else `systempw`; for CRAM-MD5
 `<service>-hmac-md5pw`, or else `hmac-md5pw`, and so on (see `courierchain.cram`); for SCRAM
 `<service>-scram-sha-256pw`, or else `scram-sha-256pw`, and so on, or else the password if it is of
-that kind (see `courierchain.scram`). uid, gid and home
+that kind (see `courierchain.scram`); for APOP it is in clear, in `<service>-apoppw` or `apoppw`.
+uid, gid and home
 must be there; mail, quota, options and gecos may. The name is looked up as it came, byte by byte.
 
 Who has proved an identity by a certificate needs no password here; but one that is locked, by a `!`
@@ -25,6 +26,7 @@ from stat import S_IROTH, S_IWOTH
 from courierchain import cram, passwords, proof, scram
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
+from courierchain.authtypes import APOP
 from courierchain.request import Request
 from courierchain.settings import Settings
 
@@ -66,8 +68,11 @@ def by_challenge(request: Request, path: str) -> Account:
     if answer is None:
         raise Rejected
     record = lookup(answer.user, path)
-    field = b"hmac-%spw" % answer.algorithm.encode()
+    is_apop = request.authtype == APOP
+    field = b"apoppw" if is_apop else b"hmac-%spw" % answer.algorithm.encode()
     state = record.get(request.service + b"-" + field, record.get(field))
+    if is_apop and state:
+        state = cram.state_of("apop", state)
     if not cram.verify(answer, state):
         raise Rejected
     return account(answer.user, record)

@@ -2,6 +2,7 @@
 
     login        userid LF password
     cram-md5 ... challenge LF response, both in base64 (see cram)
+    apop         challenge LF response, as above: the digest of POP3's APOP (ours)
     scram-sha-1, scram-sha-256
                  userid LF client-first-message-bare LF cbind-input, the last two in base64: who
                  knows the userid goes on with the dialogue (see proof)
@@ -23,25 +24,28 @@ from courierchain import programs
 LOGIN = b"login"
 CRAM = (b"cram-md5", b"cram-sha1", b"cram-sha256")
 SCRAM = (b"scram-sha-1", b"scram-sha-256")
+APOP = b"apop"
 EXTERNAL = b"external"
 OAUTHBEARER = b"oauthbearer"
 DIALOGUE = "COURIER_LOGIN_DIALOGUE"  # set while nobody has gone on with one (see dialogue)
 
+OF_SECRETS = (LOGIN, *CRAM, *SCRAM, APOP, EXTERNAL)  # where stored secrets can be read
 TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't here is like others'
     "authcheckpassword": (LOGIN,),
-    "authcram": CRAM,
+    "authcram": (*CRAM, APOP),
     "authdaemon": (LOGIN, *CRAM, EXTERNAL),
     "authoauth": (OAUTHBEARER,),
-    "authmysql": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
-    "authldap": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
+    "authmysql": OF_SECRETS,
+    "authldap": OF_SECRETS,
     "authpam": (LOGIN, EXTERNAL),
-    "authpgsql": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
+    "authpgsql": OF_SECRETS,
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),
-    "authsqlite": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
-    "authuserdb": (LOGIN, *CRAM, *SCRAM, EXTERNAL),
+    "authsqlite": OF_SECRETS,
+    "authuserdb": OF_SECRETS,
     "authvchkpw": (LOGIN,),
 }
+CHECKS_APOP = "AUTHCHECKPASSWORD_APOP"  # the setting that says so of a checkpassword program
 SERVERS = ("courierpop3d", "pop3d")  # the modules end in front of them
 
 
@@ -70,6 +74,8 @@ class Chain:
                 self.is_known = False
             elif OAUTHBEARER not in types or self.may_take(EXTERNAL):  # hands on to those behind it
                 self.taken.update(types)
+                if word.endswith("authcheckpassword") and env.get(CHECKS_APOP) == "1":
+                    self.taken.add(APOP)
 
     def may_take(self, authtype: bytes) -> bool:
         return authtype in self.taken or not self.is_known

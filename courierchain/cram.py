@@ -6,6 +6,10 @@ do on the wire (reference chain-protocol.md 2):
 
     service LF cram-md5 LF challenge LF response LF LF
 
+APOP (RFC 1939 section 7) travels the same way, as `apop`: the challenge is the greeting's, the
+digest MD5 of challenge and secret. Only who keeps the secret itself can compare: its state is the
+secret, in hex.
+
 Who keeps no clear password keeps a *state*, as Courier's userdb does: what HMAC's outer hash, and
 then its inner one, have come to after the block that the secret makes, in hex (auth.md 2.3). It is
 as good as the secret to whoever steals it.
@@ -21,11 +25,12 @@ from __future__ import annotations
 from _operator import _compare_digest as same
 from binascii import Error, a2b_base64, b2a_base64, hexlify, unhexlify
 
-from courierchain.authtypes import CRAM
+from courierchain.authtypes import APOP, CRAM
 from courierchain.request import Request
 
 ALGORITHMS = {authtype: authtype[5:].decode() for authtype in CRAM}  # md5, sha1, sha256
-DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}  # of a digest in hex
+ALGORITHMS[APOP] = "apop"
+DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "apop": 32}  # of a digest in hex
 HEX = frozenset(b"0123456789abcdef")
 
 
@@ -79,6 +84,8 @@ def verify(answer: Answer, state: bytes | None) -> bool:
     it takes as long."""
     from courierchain.hashblocks import ALGORITHMS, BLOCK
 
+    if answer.algorithm == "apop":
+        return verify_apop(answer, state)
     algorithm = ALGORITHMS[answer.algorithm]
     empty = state_of(answer.algorithm, b"")
     try:
@@ -94,10 +101,25 @@ def verify(answer: Answer, state: bytes | None) -> bool:
     return same(hexlify(digest), answer.digest) and not same(hexlify(octets), empty)
 
 
+def verify_apop(answer: Answer, state: bytes | None) -> bool:
+    from courierchain.hashblocks import ALGORITHMS
+
+    try:
+        secret = unhexlify(state or b"")
+    except (Error, ValueError):
+        secret = b""
+    md5 = ALGORITHMS["md5"]
+    digest = md5.digest(md5.start, 0, answer.challenge + secret)
+    return same(hexlify(digest), answer.digest) and secret != b""
+
+
 def state_of(algorithm: str, secret: bytes) -> bytes:
-    """HMAC's two states after the secret, outer one first, in lower hex (RFC 2104 section 4)."""
+    """HMAC's two states after the secret, outer one first, in lower hex (RFC 2104 section 4); of
+    APOP the secret, in hex."""
     from courierchain.hashblocks import ALGORITHMS, BLOCK
 
+    if algorithm == "apop":
+        return hexlify(secret)
     function = ALGORITHMS[algorithm]
     if len(secret) > BLOCK:
         secret = function.digest(function.start, 0, secret)

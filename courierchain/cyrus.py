@@ -5,6 +5,7 @@ seconds, POPEXPIRETIME days; enumerations and texts are as the file has them.
 
     CYRUS_SERVERNAME, CYRUS_SERVERINFO, CYRUS_VERSION       what the server says it is
     CYRUS_ALLOWPLAINTEXT                                    USER and PASS outside TLS
+    CYRUS_ALLOWAPOP                                         APOP, where a module takes it
     CYRUS_USERNAME_TOLOWER, CYRUS_VIRTDOMAINS, CYRUS_DEFAULTDOMAIN, CYRUS_POPSUBFOLDERS,
     CYRUS_UNIXHIERARCHYSEP                                  what a userid means
     CYRUS_POPEXPIRETIME, CYRUS_POPMINPOLL, CYRUS_POPPOLLPADDING
@@ -13,7 +14,7 @@ seconds, POPEXPIRETIME days; enumerations and texts are as the file has them.
     CYRUS_CONFIGDIRECTORY                                   where msg/shutdown is looked for
 
 Not options are CYRUS_SERVICE, as master sets it; CYRUS_PROCFILE (see procfile), as the worker does;
-and CYRUS_SESSIONID, as the mail server does.
+CYRUS_CHALLENGE, the greeting's, as the login program does; and CYRUS_SESSIONID, as the mail server.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DEFAULTS = {
     **{"POPSUBFOLDERS": "0", "UNIXHIERARCHYSEP": "1", "POPEXPIRETIME": "-1", "POPMINPOLL": "0"},
     **{"POPPOLLPADDING": "1", "UIDL_FORMAT": "cyrus", "POPUSEIMAPFLAGS": "0", "READONLY": "0"},
     **{"CONFIGDIRECTORY": "", "PLAINTEXTLOGINPAUSE": "0", "MAXLOGINS_PER_HOST": "0"},
-    **{"MAXLOGINS_PER_USER": "0"},
+    **{"MAXLOGINS_PER_USER": "0", "ALLOWAPOP": "1"},
 }
 
 

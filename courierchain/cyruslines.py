@@ -5,7 +5,7 @@
     badlogin: HOST plaintext (USER) invalid user
     badlogin: HOST MECHANISM (USER) [SASL(-13): authentication failure: checkpass failed]
     badlogin: HOST MECHANISM (-notset-) [bad protocol / cancel]
-    badlogin: HOST APOP (CHALLENGE) SASL(-13): authentication failure
+    badlogin: HOST APOP (CHALLENGE) SASL(-13): authentication failure: USER
     badlogin: HOST anonymous login refused
     starttls: TLSv1.3 with cipher NAME (BITS/BITS bits new) no authentication
     counts: retr=<N> top=<N> dele=<N>
@@ -72,13 +72,17 @@ def refused(env: Environment) -> str:
     reason = REASONS.get(env.get(failure.VARIABLE, ""), "SASL(-13): authentication failure")
     method = env.get("COURIER_LOGIN_METHOD")
     if method == "APOP":
-        return f"badlogin: {client(env)} APOP ({env.get('CYRUS_CHALLENGE', '')}) {reason}"
+        return refused_apop(env, f"{reason}: {log.safe(env.get('COURIER_LOGIN_USER', ''))}")
     user = env.get("COURIER_LOGIN_USER", "")
     return f"badlogin: {client(env)} {method or 'plaintext'} ({user}) [{reason}: checkpass failed]"
 
 
 def invalid_user(env: Environment, name: bytes) -> str:
     return f"badlogin: {client(env)} plaintext ({log.safe(name)}) invalid user"
+
+
+def refused_apop(env: Environment, reason: str) -> str:
+    return f"badlogin: {client(env)} APOP ({env.get('CYRUS_CHALLENGE', '')}) {reason}"
 
 
 def no_anonymous(env: Environment) -> str:

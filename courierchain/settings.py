@@ -27,6 +27,7 @@ DEFAULTS: dict[str, str | int] = {
     "COURIER_LOGIN_DIALOGUE": "",
     # ours
     "MAILDIR_TRASHQUOTA": 0,  # not 0: .Trash and flag T count, as in Courier's --with-trashquota
+    "AUTHCHECKPASSWORD_APOP": "0",  # 1: the program asked by it knows APOP's digests
     "AUTHCUSTOM": "/etc/courier/authcustom.py:authcustom",  # file and function of the site's own
     "AUTHDAEMON_SOCKET": "/run/courier/authdaemon/socket",  # where an authdaemond is asked
     "AUTHLDAP_RC": "/etc/courier/authldaprc",

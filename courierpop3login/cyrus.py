@@ -1,22 +1,27 @@
 """cyrus - the AUTHORIZATION state as Cyrus's pop3d speaks it: POP3_DIALECT=cyrus
 
 Texts, the order of capabilities and what is allowed when: reference cyrus-pop3d.md 5.1 to 5.7. On
-purpose otherwise: what was said before STLS is forgotten, a handshake that fails ends the
-connection, and there is no APOP: no module can give the secret.
+purpose otherwise: what was said before STLS is forgotten, and a handshake that fails ends the
+connection. APOP is there where a module is known to take it.
 
 Reads      what courierchain.cyrus lists; COURIER_LOGIN_METHOD; POP3_TLS
-Sets       POP3_FOLDER: the folder that the userid asked for, dots between its levels; or empty
+           AUTHARGC, AUTHARGVn: the chain, for APOP
+Sets       CYRUS_CHALLENGE: the greeting's, for APOP; it stays for the connection
+           POP3_FOLDER: the folder that the userid asked for, dots between its levels; or empty
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from time import time
 
-from courierchain import cyruslines, failure, shutdown
+from courierchain import cram, cyruslines, failure, shutdown
+from courierchain.authtypes import APOP, Chain, complete
 from courierchain.cyrus import Options
 from courierchain.options import is_encrypted
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, decode
+from courierpop3login.mechanisms.cram import Digest
 from courierpop3login.mechanisms.plain import Password
 from courierpop3login.session import Authorization
 from pop3proto import cyrus
@@ -40,7 +45,15 @@ class InvalidUser(Exception):
 
 
 class CyrusAuthorization(Authorization):
-    __slots__ = ("_greeting", "_env", "_options", "_lists_user", "_is_encrypted", "_reason")
+    __slots__ = (
+        "_greeting",
+        "_env",
+        "_options",
+        "_lists_user",
+        "_is_encrypted",
+        "_reason",
+        "_challenge",
+    )
 
     def begin(self, env: dict[str, str]) -> None:
         self._env = env
@@ -49,6 +62,7 @@ class CyrusAuthorization(Authorization):
         self._is_encrypted = is_encrypted(env)
         allows = self._is_encrypted or self._options.is_on("ALLOWPLAINTEXT")
         self._lists_user = allows and not self._tls_required
+        self._challenge = self._challenged()
         self._greeting = self._greet()
         env["POP3_FOLDER"] = ""
 
@@ -73,12 +87,28 @@ class CyrusAuthorization(Authorization):
     def is_between_commands(self) -> bool:
         return False  # what USER has asked for is in the environment too: it can't be parked
 
+    def _challenged(self) -> bytes:
+        """The challenge for APOP, the same for the whole connection; empty if there is none."""
+        if "CYRUS_CHALLENGE" not in self._env:
+            challenge = ""
+            if self._options.is_on("ALLOWAPOP") and not self._tls_required and self._takes_apop():
+                name = self._options.text("SERVERNAME")
+                challenge = f"<{int.from_bytes(os.urandom(8))}.{int(time())}@{name}>"
+            self._env["CYRUS_CHALLENGE"] = challenge
+        return os.fsencode(self._env["CYRUS_CHALLENGE"])
+
+    def _takes_apop(self) -> bool:
+        """Whether a module of ours does. Of others' nobody knows; few did."""
+        words = [self._env[f"AUTHARGV{at}"] for at in range(1, int(self._env["AUTHARGC"]))]
+        return APOP in Chain(complete(words), self._env).taken
+
     def _greet(self) -> bytes:
         words = {"on": ("SERVERNAME", "VERSION"), "min": ("SERVERNAME",)}
         shown = [
             self._options.text(name) for name in words.get(self._options.text("SERVERINFO"), ())
         ]
-        greeting = ok(os.fsencode(" ".join([*filter(None, shown), "server ready "])))
+        shown.append("server ready " + os.fsdecode(self._challenge))
+        greeting = ok(os.fsencode(" ".join(filter(None, shown))))
         text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
         if not text:
             return greeting
@@ -106,7 +136,8 @@ class CyrusAuthorization(Authorization):
             if self._dialogue:
                 return self._go_on(self._dialogue, line)
             verb, argument = cyrus.parse(line)
-            if verb not in self._VERBS or (verb == b"STLS" and not self._knows_stls):
+            is_off = {b"STLS": not self._knows_stls, b"APOP": not self._challenge}
+            if verb not in self._VERBS or is_off.get(verb):
                 raise cyrus.Mistake(cyrus.UNRECOGNIZED)
             return self._VERBS[verb](self, argument)
         except cyrus.Mistake as mistake:
@@ -140,6 +171,19 @@ class CyrusAuthorization(Authorization):
         name, self._named = self._named, b""
         return self._try(Password(name, password))
 
+    def _say_apop(self, argument: bytes | None) -> bytes:
+        said = cyrus.needed(argument)
+        if self._named:
+            return err(b"[AUTH] Must give PASS command")
+        self.method = b"APOP"
+        answer = cram.answer(APOP, self._challenge, said)
+        if answer is None:
+            return self._fail(SASL_MALFORMED, is_slow=True)
+        try:
+            return self._try(Digest(APOP, answer))
+        except InvalidUser:
+            return self._refuse()
+
     def _say_auth(self, argument: bytes | None) -> bytes:
         if self._tls_required:
             return err(UNDER_LAYER % b"AUTH")
@@ -172,6 +216,9 @@ class CyrusAuthorization(Authorization):
         reason = os.fsdecode(reply).rpartition(": ")[2].strip()
         if reply == CANCELED:
             self._reason = ""
+        elif self.method == b"APOP":
+            code = "SASL(-5)" if reply == SASL_MALFORMED else "SASL(-13)"
+            self._reason = cyruslines.refused_apop(self._env, f"{code}: {reason}: Bad Digest")
         else:
             self._reason = cyruslines.refused_dialogue(self._env, self.method, reason)
         return super()._fail(reply, is_slow=is_slow)
@@ -244,6 +291,7 @@ class CyrusAuthorization(Authorization):
     _VERBS: dict[bytes, Callable[..., bytes]] = {
         b"USER": _say_user,
         b"PASS": _say_pass,
+        b"APOP": _say_apop,
         b"AUTH": _say_auth,
         b"CAPA": _say_capa,
         b"STLS": _say_stls,

@@ -16,7 +16,10 @@ LONGEST = 86400  # seconds that the programs of the chain take
 CLEAR = ("PLAIN", "LOGIN")  # mechanisms that send the password as it is
 VERSIONS = {"tls1_0": "TLSv1", "tls1_1": "TLSv1.1", "tls1_2": "TLSv1.2", "tls1_3": "TLSv1.3"}
 
-SWITCHES = "username_tolower popsubfolders unixhierarchysep popuseimapflags readonly".split()
+SWITCHES = (
+    *("username_tolower", "popsubfolders", "unixhierarchysep", "popuseimapflags", "readonly"),
+    "allowapop",
+)
 CHOICES = ("serverinfo", "virtdomains", "uidl_format")
 NUMBERS = (
     *("popminpoll", "poppollpadding", "plaintextloginpause"),

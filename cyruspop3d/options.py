@@ -83,8 +83,8 @@ TABLE = {
     "maxlogins_per_host": Row("integer", "0"),
     "maxlogins_per_user": Row("integer", "0"),
     "proc_path": Row("text", ""),
+    "allowapop": Row("switch", "yes"),
     # No effect here.
-    "allowapop": Row("switch", "yes", False),
     "allowanonymouslogin": Row("switch", "no", False),
     "popuseacl": Row("switch", "no", False),
     "disconnect_on_vanished_mailbox": Row("switch", "no", False),

@@ -6,6 +6,7 @@ same mail: ours is a copy of what Cyrus has stored. `conversations` lists what d
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -66,7 +67,8 @@ class Pair:
         give_to_nobody(home)
         ids = {"uid": NOBODY, "gid": NOBODY, "home": home}
         state = state_of("md5", PASSWORD.encode()).decode()
-        self.accounts.record(user, **ids, **{"systempw": sha(PASSWORD), "hmac-md5pw": state})
+        secrets = {"systempw": sha(PASSWORD), "hmac-md5pw": state, "apoppw": PASSWORD}
+        self.accounts.record(user, **ids, **secrets)
 
     def session(self, service: str, said: bytes) -> tuple[list[str], list[str]]:
         """The lines that come until the server closes, and what it logs meanwhile."""
@@ -147,6 +149,16 @@ def test_both_answer_and_log_alike(pair, name):
 
 def readable(lines: list[str]) -> list[str]:
     return [text for line in lines if (text := plain(plain(line, CHANGING), LOGGED))]
+
+
+@pytest.mark.parametrize("service", ["plain", "plainours"])
+def test_apop_with_the_right_digest_logs_in(pair, service):
+    with pair.cyrus.client(service) as client:
+        challenge = client.line().split()[-1]
+        digest = hashlib.md5(challenge + PASSWORD.encode()).hexdigest()
+        assert client.ask(f"APOP {OBSERVED} {digest}").startswith("+OK Mailbox locked and ready")
+        assert client.ask("STAT").startswith(f"+OK {len(MESSAGES)} ")
+        assert client.ask("QUIT") == "+OK"
 
 
 def test_telemetry_of_both_has_one_form(pair):
