@@ -53,7 +53,7 @@ def main(argv: list[str], env: Environment) -> int:
     is_worker = is_listening(LISTENING) and "-X" not in argv
     err, warn = log.err, log.warn
     if is_worker:
-        from cyruspop3d.worker import Journal
+        from courierchain.journal import Journal
 
         journal = Journal(env.get("CYRUS_SERVICE") or "pop3")
         err, warn = journal.err, journal.warn
