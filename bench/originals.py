@@ -3,6 +3,7 @@
     install(NEEDED, "courier-pop")                        Debian's Courier and a C compiler
     install(NEEDED | DOVECOT, "courier-pop", "dovecot-pop3d")
     binds = in_place("courier-pop", folder)               what to bind where, to see its programs
+    place = cyrus()                                       where Cyrus's programs are unpacked
 
 Debian lets one POP3 server be installed, not two. So the packages that hold only the POP3 server,
 if not installed, are unpacked below /var/cache/popbench, and copied from there to where a server
@@ -32,6 +33,7 @@ POP3_PACKAGES = {
     "courier-pop": ("courier-base", "/usr/lib/courier/courier", "courierpop3d"),
     "dovecot-pop3d": ("dovecot-core", "/usr/lib/dovecot", "pop3"),
 }
+CYRUS = ("cyrus-common", "cyrus-pop3d", "sasl2-bin", "libxapian30", "libical3")
 CACHE = "/var/cache/popbench"
 POLICY = "/usr/sbin/policy-rc.d"  # asked by Debian's packages before they start a service
 
@@ -90,6 +92,22 @@ def unpack(package: str) -> None:
         (file,) = os.listdir(folder)
         subprocess.run(["dpkg-deb", "-x", file, "files"], cwd=folder, check=True)
         os.rename(f"{folder}/files", unpacked(package))
+
+
+def cyrus() -> str:
+    """Its programs run from wherever they are, with LD_LIBRARY_PATH for its own libraries."""
+    place = f"{CACHE}/cyrus"
+    if not os.path.exists(place):
+        print("unpacking", *CYRUS, flush=True)
+        os.makedirs(CACHE, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            apt_get("update")
+            apt_get("download", "-o", "APT::Sandbox::User=root", *CYRUS, cwd=folder)
+            for file in os.listdir(folder):
+                subprocess.run(["dpkg-deb", "-x", file, "files"], cwd=folder, check=True)
+            os.chmod(folder, 0o755)
+            os.rename(f"{folder}/files", place)
+    return place
 
 
 def in_place(package: str, folder: str) -> dict[str, str]:
