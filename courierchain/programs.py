@@ -46,6 +46,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "mkdhparams": "courierctl.mkdhparams:main",
     "makedat": "makedat.main:main",
     "pop3d": "cyruspop3d.main:main",
+    "cyrusmaster": "cyrusmaster.main:main",
     "makedatprog": "makedat.prog:main",
     "makeuserdb": "userdb.makeuserdb:main",
     "pw2userdb": "userdb.pw2userdb:main",

@@ -14,7 +14,7 @@ SHARED = {"courierchain": {"courierchain"}, "pop3proto": {"pop3proto"}}
 PROGRAMS = {
     *("couriertcpd", "couriertls", "courierlogger", "courierpop3login", "authmodules"),
     *("courierpop3d", "courierpop3proxy", "courierctl", "makedat", "authdaemond", "cyruspop3d"),
-    "userdb",
+    *("cyrusmaster", "userdb"),
 }
 OURS = PROGRAMS | set(SHARED)
 
@@ -72,6 +72,7 @@ SERVER = "import courierpop3d.main"
 PROXY = "import courierpop3proxy.main"
 LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
+MASTER = "import cyrusmaster.main"
 RELAY = "import couriertls.main, courierchain.relay"
 CYRUS = "import cyruspop3d.main, courierpop3login.cyrus, courierpop3d.cyrus"
 MODULES = "\n".join(
@@ -80,7 +81,7 @@ MODULES = "\n".join(
 )
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, CYRUS, MODULES, LISTENER, LOGGER, RELAY])
+@pytest.mark.parametrize("stage", [LOGIN, SERVER, CYRUS, MODULES, LISTENER, LOGGER, MASTER, RELAY])
 def test_the_connection_path_imports_nothing_expensive(stage):
     assert not loaded_by(f"import courierchain.start\n{stage}") & EXPENSIVE
 

@@ -32,6 +32,7 @@ SOURCES = {"{}({})".format(*pages.name_of(source)): source for source in pages.s
 TCPD = {option.name: option.default for option in tcpd_options.TABLE}
 OPTIONS: dict[str, set[str]] = {  # a program that isn't here has none
     "pop3d": set("CUTDXskp"),
+    "cyrusmaster": {*"MlpdDLvVCj"},
     "couriertcpd": set(TCPD),
     "couriertls": {*tls_options.FLAGS, *tls_options.DESCRIPTORS, *tls_options.TEXTS},
     "courierlogger": {*logger_options.FLAGS, *logger_options.VALUES},
