@@ -142,7 +142,7 @@ def go_on_behind_front(argv: list[str], env: dict[str, str], heard: bytes) -> in
         return 1
     latest = int(time()) + settings.seconds("POP3_LOGIN_TIMEOUT")
     env["AUTHEXPIRE"] = str(min(login.expire, latest))
-    env[failure.VARIABLE] = ""
+    env.update({failure.VARIABLE: "", failure.CHALLENGE: ""})
     return hand_on(session, argv, env)
 
 

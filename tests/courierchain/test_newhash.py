@@ -1,4 +1,4 @@
-"""New stored forms: what comes of a policy, that it lets its password in, and with which passlib."""
+"""New stored forms: what comes of a policy, that it lets its password in, with which passlib."""
 
 from __future__ import annotations
 
