@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import DEADLINE, ROOT, children_of, free_port, needs, sha, wait_until
 
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []} if ROOT else {}
-TABLE = """CREATE TABLE passwd (id varchar(128), crypt varchar(128), clear varchar(128),
+TABLE = """CREATE TABLE passwd (id varchar(128), crypt varchar(255), clear varchar(128),
     uid integer, gid integer, home varchar(128), maildir varchar(128), quota varchar(128),
     name varchar(128), options varchar(128))"""
 COLUMNS = "id, crypt, clear, uid, gid, home, maildir, quota, name, options".split(", ")

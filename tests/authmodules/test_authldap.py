@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
 from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
+from tests.chain.test_scram import SHA_1, SHA_256, Dialogue
 from tests.conftest import DEADLINE, ROOT, free_port, needs, needs_module, sha, wait_until
 
 needs_module("ldap")
 from authmodules.authldap import authldap  # noqa: E402
 from authmodules.directory import escape  # noqa: E402
-from courierchain import request  # noqa: E402
+from courierchain import request, scram  # noqa: E402
 from courierchain.authmodule import Rejected, TemporaryFailure  # noqa: E402
 from courierchain.settings import Settings  # noqa: E402
 
@@ -147,6 +148,7 @@ def homes():
 
 
 UID = 20001 if ROOT else os.getuid()
+SCRAM = scram.form(scram.secret_of("sha256", b"a secret", b"sixteen octets..", 4096)).decode()
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,7 @@ def slapd(homes, authority):
                 person("mary", homes / "mary", UID, more="userPassword: " + sha("another")),
                 person("comma", homes / "john", UID, more="employeeType: 0,disablepop3=1"),
                 person("zero", homes / "john", 0),
+                person("scram", homes / "john", UID, password=SCRAM),
                 person("locked", homes / "john", UID, password="{CRYPT}!$6$x$y"),
                 person("closed", homes / "john", UID, more="title: closed"),
                 person("twin1", homes / "john", UID, mail="twin@example.com"),
@@ -556,6 +559,29 @@ def test_a_file_without_a_marker_open_to_all_or_missing(ask, rc):
     path.unlink()
     found = ask("authldap", "john", "x", AUTHLDAP_RC=path)
     assert (found.word, "cannot read" in found.log) == ("trouble", True)
+
+
+def test_5802_01_7677_01_scram_with_the_clear_password_or_a_form_of_its_own(serve, slapd, rc):
+    stages = ["courierpop3login", "authldap", "courierpop3d", "./Maildir"]
+
+    def answers(*logins: tuple[str, str], mechanism: str = SHA_256, **settings) -> list[str]:
+        env = {**NO_DELAY, "AUTHLDAP_RC": rc(**settings), "POP3AUTH": f"{SHA_1} {SHA_256}"}
+        server = serve("-uses=9", stages=stages, env=env)
+        found = []
+        for name, password in logins:
+            with server.client() as client:
+                client.line()
+                found.append(Dialogue(client, name, password, mechanism).run())
+        server.stop()
+        return found
+
+    served, refused = "+OK logged in.", "-ERR Login failed."
+    clear = ("john", "clear secret"), ("john", "wrong"), ("nobody", "clear secret")
+    assert answers(*clear, LDAP_CLEARPW="l") == [served, refused, refused]
+    assert answers(*clear, LDAP_CLEARPW="l", mechanism=SHA_1) == [served, refused, refused]
+    form = ("scram", "a secret"), ("scram", "wrong"), ("john", "secret of john")
+    assert answers(*form) == [served, refused, refused]
+    assert answers(*form, **BIND) == [refused] * 3
 
 
 def test_DEREF_of_every_kind(login):

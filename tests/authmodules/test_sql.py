@@ -20,6 +20,7 @@ from courierchain.authmodule import PermanentFailure, Rejected, TemporaryFailure
 from courierchain.settings import Settings
 from tests.chain.test_record import dump as dump  # a fixture
 from tests.chain.test_record import dumped, stage
+from tests.chain.test_scram import SECRET, Dialogue, stored
 from tests.conftest import BIN, needs_root, sha
 
 SERVED = "+OK logged in."
@@ -131,6 +132,33 @@ def test_cram_takes_the_clear_password(server, database, accounts):
     assert cram(running, "nobody", "") == WRONG
 
 
+def test_5802_01_7677_01_scram_takes_the_clear_password_or_a_form_of_its_own(
+    server, database, accounts
+):
+    for name, columns in {
+        "clear": {"crypt": "", "clear": SECRET},
+        "form": {"crypt": stored("SCRAM-SHA-256")},
+        "hash": {},
+        "locked": {"crypt": "!" + stored("SCRAM-SHA-256"), "clear": SECRET},
+        "empty": {"crypt": "", "clear": ""},
+    }.items():
+        database.add(accounts.add(name, listed=False), **columns)
+    running = server("-uses=20", POP3AUTH="SCRAM-SHA-1 SCRAM-SHA-256")
+
+    def scram(name: str, password: str = SECRET, mechanism: str = "SCRAM-SHA-256") -> str:
+        with running.client() as client:
+            client.line()
+            return Dialogue(client, name, password, mechanism).run()
+
+    assert scram("clear") == scram("clear", mechanism="SCRAM-SHA-1") == SERVED
+    assert scram("form") == SERVED
+    assert scram("form", mechanism="SCRAM-SHA-1") == WRONG
+    for name in ("clear", "form", "hash", "locked", "nobody", "empty"):
+        assert scram(name, "wrong") == WRONG
+    assert scram("locked") == scram("hash", f"secret of {name}") == WRONG
+    assert login(running, "form", SECRET) == SERVED
+
+
 def test_CVE_09_an_empty_password_in_the_table_is_nobodys(database, accounts):
     database.add(accounts.add("john", listed=False), crypt="", clear="")
     for lines in ([b"login", b"john", b""], [b"login", b"john"]):
@@ -143,8 +171,8 @@ def test_CVE_09_an_empty_password_in_the_table_is_nobodys(database, accounts):
 
 
 def test_external_needs_no_password_but_a_row_that_is_not_locked(database, accounts):
-    for name, stored in (("john", sha("x")), ("locked", "!" + sha("x")), ("none", "")):
-        database.add(accounts.add(name, listed=False), crypt=stored)
+    for name, crypt in (("john", sha("x")), ("locked", "!" + sha("x")), ("none", "")):
+        database.add(accounts.add(name, listed=False), crypt=crypt)
     assert asked(database, b"external", b"john").user == "john"
     assert asked(database, b"external", b"none").user == "none"
     for name in (b"locked", b"nobody", b""):
