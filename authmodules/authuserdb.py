@@ -23,10 +23,10 @@ import os
 from collections.abc import Iterator
 from stat import S_IROTH, S_IWOTH
 
-from courierchain import cram, passwords, proof, scram
+from courierchain import cram, passwords
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
-from courierchain.authtypes import APOP
+from courierchain.authtypes import APOP, SCRAM
 from courierchain.request import Request
 from courierchain.settings import Settings
 
@@ -38,10 +38,8 @@ def authuserdb(request: Request, settings: Settings) -> Account:
     path = settings.text("AUTHUSERDB_FILE")
     if request.external is not None:
         return identified(request, request.external, path)
-    if question := scram.asked(request):
-        record = lookup(question.user, path)
-        proof.demand(question, scram_forms(request, record), None, settings)
-        return account(question.user, record)
+    if request.authtype in SCRAM:
+        return by_scram(request, path, settings)
     if request.login is None:
         return by_challenge(request, path)
     user, secret = request.login
@@ -87,6 +85,18 @@ def identified(request: Request, user: bytes, path: str) -> Account:
 
 def password(request: Request, record: Record) -> bytes | None:
     return record.get(request.service + b"pw", record.get(b"systempw"))
+
+
+def by_scram(request: Request, path: str, settings: Settings) -> Account:
+    """The account of who has proved to have its secret. Raises what `proof` raises."""
+    from courierchain import proof, scram  # here: costs what few logins need
+
+    question = scram.asked(request)
+    if question is None:
+        raise Rejected
+    record = lookup(question.user, path)
+    proof.demand(question, scram_forms(request, record), None, settings)
+    return account(question.user, record)
 
 
 def scram_forms(request: Request, record: Record) -> list[bytes | None]:

@@ -60,25 +60,32 @@ def asks_authdaemond(words: list[str]) -> bool:
 
 
 class Chain:
-    """What the modules of a chain take. is_known: all of them are ours."""
+    """What the modules of a chain take. is_known: all of them are ours, and ask nobody else.
 
-    __slots__ = ("taken", "is_known")
+    may_talk: there is one among the others that could talk with the client
+    """
+
+    __slots__ = ("taken", "is_known", "may_talk")
 
     def __init__(self, words: list[str], env: dict[str, str]):
         """words: what is behind the login program in its command line."""
         self.taken: set[bytes] = set()
         self.is_known = True
+        self.may_talk = False
         for word in reversed(modules_of(words)):
-            types = TAKEN.get(our_program(word, env))
+            name = our_program(word, env)
+            types = TAKEN.get(name)
             if types is None:
                 self.is_known = False
+                self.may_talk |= name != "authpipe"
             elif OAUTHBEARER not in types or self.may_take(EXTERNAL):  # hands on to those behind it
                 self.taken.update(types)
                 if word.endswith("authcheckpassword") and env.get(CHECKS_APOP) == "1":
                     self.taken.add(APOP)
 
     def may_take(self, authtype: bytes) -> bool:
-        return authtype in self.taken or not self.is_known
+        others = self.may_talk if authtype in SCRAM else not self.is_known
+        return authtype in self.taken or others
 
 
 def modules_of(words: list[str]) -> list[str]:

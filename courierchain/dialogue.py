@@ -25,7 +25,7 @@ import os
 from time import monotonic, sleep, time
 
 from courierchain import failure, log, request, scram
-from courierchain.authtypes import DIALOGUE, SCRAM
+from courierchain.authtypes import DIALOGUE
 from courierchain.client import Client, Gone, TimedOut
 from courierchain.request import BadRequest
 from courierchain.scram import Exchange, Malformed, Question, Secret, Wrong
@@ -41,9 +41,7 @@ class Aborted(Exception):
 
 
 def begun(record: bytes) -> str:
-    """COURIER_LOGIN_DIALOGUE for a record that is passed on; empty for one without a dialogue."""
-    if not record or request.parse(record).authtype not in SCRAM:
-        return ""
+    """COURIER_LOGIN_DIALOGUE for a record that is passed on."""
     return f"{int(monotonic() * 1000)} {scram.base64(record).decode()}"
 
 

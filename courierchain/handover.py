@@ -25,7 +25,10 @@ from courierchain import connections, failure, log, programs, request
 
 Main = Callable[[list[str], dict[str, str]], int]
 
-LATE = ("hashlib", "_gdbm", "courierchain.hashblocks")  # what few passwords need; userdb.dat
+LATE = (  # what few passwords need; userdb.dat; SCRAM
+    *("hashlib", "_gdbm", "courierchain.hashblocks"),
+    *("hmac", "courierchain.proof"),
+)
 HIGHEST = 65536  # descriptors are closed up to here where the system has no close_range
 
 

@@ -37,7 +37,6 @@ from time import monotonic, sleep, time
 
 from courierchain import (
     authtypes,
-    dialogue,
     failure,
     front,
     handover,
@@ -79,7 +78,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         delay = settings.seconds("POP3_FAILURE_DELAY")
         budget = settings.seconds("POP3_LOGIN_TIMEOUT")
         session = authorization(argv, env, settings)
-        if again:
+        if again and env.get(authtypes.DIALOGUE):
+            from courierchain import dialogue  # here: costs what most logins don't need
+
             dialogue.end_unanswered(env)
     except ValueError as why:
         log.err(f"{argv[0]}: {why}")
@@ -264,7 +265,7 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
     env["UTF8"] = str(int(session.utf8))
     env["COURIER_LOGIN_USER"] = log.safe(session.user)
     env["COURIER_LOGIN_METHOD"] = log.safe(session.method)
-    env[authtypes.DIALOGUE] = dialogue.begun(session.request or b"")
+    env[authtypes.DIALOGUE] = begun(session)
     try:
         if session.request is None:
             handover.start_over(env, failure.REJECTED)
@@ -277,6 +278,15 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
         log.err(f"{why}, {tried(env)}{address(env)}")
         os.write(1, failure.temporary(env))
     return 1
+
+
+def begun(session: Authorization) -> str:
+    """COURIER_LOGIN_DIALOGUE: see `dialogue`."""
+    if session.request is None or not session.method.startswith(b"SCRAM-"):
+        return ""
+    from courierchain import dialogue
+
+    return dialogue.begun(session.request)
 
 
 def authorization(argv: list[str], env: dict[str, str], settings: Settings) -> Authorization:

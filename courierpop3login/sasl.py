@@ -27,11 +27,12 @@ from courierpop3login.mechanisms.cram import Cram, fresh_challenge
 from courierpop3login.mechanisms.external import External
 from courierpop3login.mechanisms.oauth import Bearer, XOAuth2
 from courierpop3login.mechanisms.plain import Login, Plain
-from courierpop3login.mechanisms.scram import Scram, bindings
 
 MD5, SHA1, SHA256 = CRAM
 SCRAM_SHA1, SCRAM_SHA256 = SCRAM
 PLUS = b"-PLUS"
+BINDINGS = (b"tls-exporter", b"tls-server-end-point", b"tls-unique")
+BINDING = "TLS_BINDING_"  # begins the names of what couriertls says of them, in hex
 
 # name: the authtype of its record, and how a dialogue begins, from what is offered.
 TABLE: dict[bytes, tuple[bytes, Callable[[Offer], Mechanism]]] = {
@@ -78,7 +79,9 @@ class Offer:
         """A new dialogue; None for a mechanism that isn't taken."""
         return TABLE[name][1](self) if name in self.taken else None
 
-    def scram(self, authtype: bytes, *, plus: bool = False) -> Scram:
+    def scram(self, authtype: bytes, *, plus: bool = False) -> Mechanism:
+        from courierpop3login.mechanisms.scram import Scram  # here: costs what few logins need
+
         announces_plus = any(name.endswith(PLUS) for name in self.announced.split())
         return Scram(authtype, self.bindings if plus else {}, announces_plus)
 
@@ -128,3 +131,17 @@ def certified(env: dict[str, str], settings: Settings) -> bytes:
     field = settings.text("TLS_EXTERNAL").upper()
     name = os.fsencode(env.get(f"TLS_SUBJECT_{field}", "")) if field else b""
     return b"" if name and min(name) < 0x20 else name
+
+
+def bindings(env: dict[str, str]) -> dict[bytes, bytes]:
+    """What TLS has shown of itself, by the names of the kinds."""
+    found = {}
+    for kind in BINDINGS:
+        variable = BINDING + kind.decode().removeprefix("tls-").replace("-", "_").upper()
+        try:
+            data = bytes.fromhex(env.get(variable, ""))
+        except ValueError:
+            continue
+        if data:
+            found[kind] = data
+    return found

@@ -13,9 +13,6 @@ from __future__ import annotations
 from courierchain import saslprep, scram
 from courierpop3login.mechanisms import Attempt, Malformed, Mechanism, Refused
 
-BINDINGS = (b"tls-exporter", b"tls-server-end-point", b"tls-unique")
-PREFIX = "TLS_BINDING_"  # of what couriertls says of them, in hex
-
 
 class FirstMessage(Attempt):
     __slots__ = ("_first", "_binding")
@@ -79,17 +76,3 @@ def name(text: bytes) -> bytes:
     if not ready:
         raise saslprep.NotPrepared("empty")
     return ready
-
-
-def bindings(env: dict[str, str]) -> dict[bytes, bytes]:
-    """What TLS has shown of itself, by the names of the kinds."""
-    found = {}
-    for kind in BINDINGS:
-        variable = PREFIX + kind.decode().removeprefix("tls-").replace("-", "_").upper()
-        try:
-            data = bytes.fromhex(env.get(variable, ""))
-        except ValueError:
-            continue
-        if data:
-            found[kind] = data
-    return found

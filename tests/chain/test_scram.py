@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from courierchain import scram
+from courierchain import authmodule, request, scram
+from courierchain.handover import load
+from courierchain.programs import ENTRIES
+from courierchain.settings import Settings
 from tests.conftest import BIN, Accounts, Client, Server, free_port, needs_module
 
 SHA_1, SHA_256 = "SCRAM-SHA-1", "SCRAM-SHA-256"
@@ -22,6 +25,7 @@ FAILED = "-ERR Login failed."
 ABORTED = "-ERR Authentication aborted."
 REFUSED = "-ERR Authentication failed."
 SECRET = "a \u00e9 secret"  # two ways to write it, until it is prepared
+FIRST = b64encode(b"n=john,r=nonce")
 ALGORITHMS = {SHA_1: "sha1", SHA_256: "sha256"}
 
 
@@ -315,10 +319,12 @@ def test_who_was_locked_out_can_not_tell(serve, accounts):
 
 def test_the_time_for_logins_ends_the_dialogue_too(serve, accounts):
     add_john(accounts)
-    server = serve(env={"POP3AUTH": EVERY, "POP3_LOGIN_TIMEOUT": "2"})
-    for name in ("john", "jane"):
-        with greeted(server) as client:
-            Dialogue(client, name, SECRET).first()
+    server = serve(env={"POP3AUTH": EVERY, "POP3_LOGIN_TIMEOUT": "4"})
+    clients = [greeted(server), greeted(server)]
+    for client, name in zip(clients, ("john", "jane"), strict=True):
+        assert Dialogue(client, name, SECRET).first().startswith("+ ")
+    for client in clients:
+        with client:
             assert client.rest() in (b"", ABORTED.encode() + b"\r\n")
 
 
@@ -328,3 +334,67 @@ def test_3206_01_the_code_for_wrong_credentials(serve, accounts):
     with greeted(server) as client:
         for name in ("john", "jane"):
             assert Dialogue(client, name, "wrong").run() == "-ERR [AUTH] Login failed."
+
+
+def test_5034_01_scram_is_not_for_authpipe_nor_for_authdaemon(serve, john):
+    for module in ("authpipe", "authdaemon"):
+        stages = ["courierpop3login", module, "courierpop3d", "./Maildir"]
+        with greeted(serve(stages=stages, env={"POP3AUTH": EVERY})) as client:
+            assert client.listing("CAPA")[0] == "SASL PLAIN"
+
+
+@pytest.mark.parametrize("module", ["authuserdb", "authpipe", "authdaemon"])
+def test_who_can_not_talk_with_the_client_rejects(module, accounts, monkeypatch):
+    add_john(accounts)
+    record = request.encode(b"pop3", b"scram-sha-256", b"john", FIRST, b64encode(b"n,,"))
+    verify = load(ENTRIES[module]).verify
+    monkeypatch.setattr(authmodule, "opens_sessions", False)  # as in authdaemond
+    with pytest.raises(authmodule.Rejected) as rejected:
+        verify(request.parse(record), Settings({"AUTHUSERDB_FILE": str(accounts.userdb)}))
+    assert rejected.type is authmodule.Rejected
+
+
+CUSTOM = """
+from courierchain import proof, scram
+from courierchain.account import Account
+
+def authcustom(request, settings):
+    question = scram.asked(request)
+    if question and question.user == b"john":
+        proof.demand(question, [], "CLEAR".encode(), settings)
+        return Account(user="john", uid=UID, gid=GID, home="HOME")
+"""
+
+
+def test_a_function_of_the_sites_own(serve, accounts, public):
+    john = accounts.add("john", listed=False)
+    rule = public / "custom.py"
+    shown = {"CLEAR": SECRET, "UID": john.uid, "GID": john.gid, "HOME": john.home}
+    text = CUSTOM
+    for name, value in shown.items():
+        text = text.replace(name, str(value))
+    rule.write_text(text)
+    rule.chmod(0o644)
+    stages = ["courierpop3login", "authcustom", "courierpop3d", "./Maildir"]
+    env = {"POP3AUTH": EVERY, "AUTHCUSTOM": f"{rule}:authcustom", "POP3_FAILURE_DELAY": "0"}
+    with greeted(serve(stages=stages, env=env)) as client:
+        assert Dialogue(client, "john", "wrong").run() == FAILED
+        assert Dialogue(client, "jane", SECRET).run() == FAILED
+        assert Dialogue(client, "john", SECRET).run() == SERVED
+
+
+def test_the_dialect_of_cyrus(serve, accounts):
+    add_john(accounts)
+    env = {"POP3AUTH": EVERY, "POP3_DIALECT": "cyrus", "POP3_FAILURE_DELAY": "0"}
+    server = serve(env=env)
+    for name in ("john", "jane"):
+        with server.client() as client:
+            client.line()
+            Dialogue(client, name, SECRET).first()
+            reply = client.ask("*")
+            assert reply == "-ERR [AUTH] authenticating: bad protocol / cancel"
+            reply = Dialogue(client, name, "wrong").run()
+            assert reply == "-ERR [AUTH] authenticating: authentication failure"
+    with server.client() as client:
+        client.line()
+        assert Dialogue(client, "john", SECRET).run().startswith("+OK")
