@@ -49,10 +49,11 @@ def end_unanswered(env: dict[str, str]) -> None:
     """In the login program: go on with the dialogue that nobody has gone on with, if there is one,
     and let it fail; changes `env`. Raises ValueError for a setting that makes no sense."""
     question = unanswered(env)
-    env[DIALOGUE] = ""
-    if question is None or failure.trouble(env):
+    if question is None or env.get(failure.VARIABLE) in (failure.TEMPORARY, failure.PERMANENT):
+        env[DIALOGUE] = ""
         return
-    settings = Settings(env)
+    settings = Settings(dict(env))
+    env[DIALOGUE] = ""
     size = scram.OCTETS[question.algorithm]
     nobody_s = Secret(
         question.algorithm,
