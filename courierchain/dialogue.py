@@ -32,7 +32,7 @@ from courierchain.scram import Exchange, Malformed, Question, Secret, Wrong
 from courierchain.settings import Settings
 
 LONGEST = 12288 + 2  # octets of a line with its CRLF (RFC 5034 section 4)
-PACE = 0.05  # seconds
+PACE = 0.1  # seconds
 SPARE_KEY = "/proc/sys/kernel/random/boot_id"
 
 

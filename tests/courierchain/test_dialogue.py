@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from courierchain import dialogue
+from courierchain import dialogue, failure, request, scram
 from courierchain.authtypes import DIALOGUE
 from courierchain.scram import Question
 from courierchain.settings import Settings
@@ -41,7 +41,7 @@ def test_a_key_that_can_not_be_read_is_said_and_salts_stay_the_same(tmp_path, ca
     assert all(line.startswith(f"WARN: POP3_SCRAM_KEY={path}: ") for line in lines)
 
 
-@pytest.mark.parametrize("taken", [0, 1, 49, 50, 51, 120, 1000])
+@pytest.mark.parametrize("taken", [0, 1, 99, 100, 101, 250, 1000])
 def test_CVE_07_the_first_reply_leaves_at_a_multiple_of_the_pace(taken, monkeypatch):
     began, waits = 1000.0, []
     monkeypatch.setattr(dialogue, "monotonic", lambda: began + taken / 1000)
@@ -51,6 +51,27 @@ def test_CVE_07_the_first_reply_leaves_at_a_multiple_of_the_pace(taken, monkeypa
     assert 0 < waited <= dialogue.PACE + 1e-9
     late = (taken / 1000 + waited) / dialogue.PACE
     assert abs(late - round(late)) < 1e-6
+
+
+def test_CVE_07_nobodys_reply_keeps_the_pace_too(monkeypatch):
+    record = request.encode(b"pop3", b"scram-sha-256", b"jane", b"bj1qYW5lLHI9eA==", b"biws")
+    begun = dialogue.begun(record)
+    seen = []
+
+    def converse(question, secret, settings):
+        seen.append((question.user, secret.rounds, settings.text(DIALOGUE)))
+        raise scram.Wrong
+
+    monkeypatch.setattr(dialogue, "converse", converse)
+    env = {DIALOGUE: begun, "POP3_SCRAM_ROUNDS": "5000"}
+    dialogue.end_unanswered(env)
+    assert seen == [(b"jane", 5000, begun)]
+    assert env[DIALOGUE] == ""
+    for known in (failure.TEMPORARY, failure.PERMANENT):
+        env = {DIALOGUE: begun, failure.VARIABLE: known}
+        dialogue.end_unanswered(env)
+        assert env[DIALOGUE] == ""
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(
