@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import ssl
 import subprocess
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,48 @@ def test_9266_openssl_exports_the_same(serve, settings, script, suite):
     (theirs,) = re.findall(r"Keying material: ([0-9A-F]{64})", said)
     (ours,) = re.findall(r"TLS_BINDING_EXPORTER=([0-9a-f]*)", said)
     assert bytes.fromhex(ours) == bytes.fromhex(theirs)
+
+
+class GnuSasl:
+    """GNU SASL's library, by which mpop and others speak SCRAM; Debian's mpop has no -PLUS yet."""
+
+    AUTHID, PASSWORD, UNIQUE, EXPORTER = 1, 3, 18, 25  # gsasl.h
+    OK, NEEDS_MORE = 0, 1
+
+    def __init__(self, mechanism: str, properties: dict[int, bytes]):
+        needs("mpop")  # whose package brings it
+        self.library = ctypes.CDLL("libgsasl.so.18")
+        self.context, self.session = ctypes.c_void_p(), ctypes.c_void_p()
+        assert self.library.gsasl_init(ctypes.byref(self.context)) == self.OK
+        name, session = mechanism.encode(), ctypes.byref(self.session)
+        assert self.library.gsasl_client_start(self.context, name, session) == self.OK
+        for number, value in properties.items():
+            self.library.gsasl_property_set(self.session, number, value)
+
+    def step(self, said: str) -> str:
+        """What to say to the server's words, both in base64."""
+        output = ctypes.c_char_p()
+        status = self.library.gsasl_step64(self.session, said.encode(), ctypes.byref(output))
+        assert status in (self.OK, self.NEEDS_MORE), status
+        return (output.value or b"").decode()
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_5802_01_gnu_sasl_bound_to_the_connection(serve, settings, accounts, tls, public, version):
+    add_john(accounts)
+    server = serve(env={**settings, "POP3AUTH_TLS": EVERY, **QUICK})
+    tls.keylog_filename = str(public / "keys")
+    tls.maximum_version = ssl.TLSVersion[version]
+    with server.client() as client:
+        client.line()
+        client.start_tls(tls)
+        kind, data = GnuSasl.UNIQUE, client.socket.get_channel_binding("tls-unique")
+        if version == "TLSv1_3":
+            kind, data = GnuSasl.EXPORTER, exported(public / "keys")
+        for password, last in (("wrong", FAILED), (SECRET, SERVED)):
+            known = {GnuSasl.AUTHID: b"john", GnuSasl.PASSWORD: password.encode()}
+            peer = GnuSasl(PLUS, {**known, kind: b64encode(data)})
+            reply = client.ask(f"AUTH {PLUS} {peer.step('')}")
+            while reply.startswith("+ "):
+                reply = client.ask(peer.step(reply[2:]))
+            assert reply == last
