@@ -59,6 +59,7 @@ DEFAULTS: dict[str, str | int] = {
     "POP3_RESPONSE_CODES": "0",  # 1: replies may begin with [AUTH], [SYS/TEMP] or [SYS/PERM]
     "POP3_SCRAM_KEY": "/etc/machine-id",  # file that the salts of SCRAM are made of, where none is
     "POP3_SCRAM_ROUNDS": 4096,  # of SCRAM, where none are stored
+    "POP3_LOGIN_DELAY": 0,  # not 0: seconds from one login to the next, [LOGIN-DELAY]
     "POP3_DIALECT": "courier",  # or cyrus: whose texts, and what they go with, clients are served
     "POP3_FOLDER": "",  # serve this folder of the Maildir++; levels with dots between them
     "POP3_TELEMETRY": "",  # the directory whose USER/ gets protocol logs of sessions of USER

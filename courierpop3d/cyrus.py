@@ -6,7 +6,7 @@ sent is Seen, and what other programs have marked Trashed is not shown. (referen
 5.3, 5.8)
 
 Reads      what courierchain.cyrus lists; COURIER_SASL and POP3_TLS: what CAPA says after STLS
-           in the Maildir: courierpop3dlastlogin, seconds of the epoch, for CYRUS_POPMINPOLL
+           in the Maildir: courierpop3dlastlogin, for CYRUS_POPMINPOLL: lastlogin
 Writes     courierpop3dlastlogin, at QUIT
 """
 
@@ -21,7 +21,7 @@ from courierchain.cyrus import Options
 from courierchain.options import is_encrypted
 from courierchain.procfile import ProcFile, excess
 from courierpop3d.journal import Journal
-from courierpop3d.maildir import open_regular
+from courierpop3d.lastlogin import is_too_early, store_login
 from courierpop3d.maildrop import Maildrop
 from courierpop3d.message import Message, Messages
 from courierpop3d.session import Reply, Transaction, in_pieces
@@ -29,7 +29,6 @@ from courierpop3d.wrapper import Wrapper
 from pop3proto import cyrus
 from pop3proto.replies import err, listing, ok, stuff, top
 
-LAST_LOGIN = b"courierpop3dlastlogin"
 UNREADABLE = err(b"[SYS/PERM] Could not read message file")
 READ_ONLY = err(b"[SYS/PERM] This connection is configured for read-only access")
 FORMATS: dict[str, Callable[[int, int], bytes]] = {  # of validity and number
@@ -70,7 +69,7 @@ class CyrusTransaction(Transaction):
             self.quit = True
             return err(said)
         wait = self._options.number("POPMINPOLL")
-        if wait > 0 and last_login() + wait > self._login:
+        if is_too_early(self._login, wait):
             self.quit = True
             minutes = wait // 60
             plural = b"s" if minutes > 1 else b""
@@ -229,36 +228,3 @@ def untrashed(messages: Messages) -> Messages:
     flags = [name.partition(b":2,")[2] for name in messages.names]
     rows = [row for row, letters in enumerate(flags) if b"T" not in letters]
     return messages if len(rows) == len(messages) else messages.picked(rows)
-
-
-def last_login() -> int:
-    """Seconds of the epoch; 0 if nothing is known."""
-    try:
-        descriptor = open_regular(LAST_LOGIN)
-    except OSError:
-        return 0
-    try:
-        return int(os.read(descriptor, 20))
-    except (OSError, ValueError):
-        return 0
-    finally:
-        os.close(descriptor)
-
-
-def store_login(login: int, wait: int, padding: int) -> None:
-    """Let the next login count from this one. With a padding, as many logins may come early as make
-    up for the time that was not used before."""
-    last = login
-    if padding > 1:
-        before, floor = last_login(), login - wait * padding
-        last = max(before, floor) + wait
-    aside = b"tmp/%d.%d.lastlogin" % (login, os.getpid())
-    try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, b"%d\n" % last)
-        finally:
-            os.close(descriptor)
-        os.rename(aside, LAST_LOGIN)
-    except OSError:
-        pass  # a mailbox that can't be written is no reason to refuse the next login

@@ -47,6 +47,9 @@ class Journal:
     def in_use(self) -> None:
         log.info(f"IN-USE, {self._peer}")
 
+    def too_early(self) -> None:
+        log.info(f"LOGIN-DELAY, {self._peer}")
+
     def deleted(self, name: bytes) -> None:
         if self.logs_deletions:
             log.info(f"DELETED, {self._peer}, filename=cur/{shown(name)}")

@@ -18,6 +18,7 @@ Reads      MAILDIR, else the argument, else ./Maildir: the Maildir
            POP3_TELEMETRY, POP3_TELEMETRY_NAME: see telemetry
            POP3_FOLDER: a folder of the Maildir++, levels with dots between them
            POP3_EXCLUSIVE: 1 refuses a mailbox that another session with this setting has open
+           POP3_LOGIN_DELAY: seconds that have to pass between two logins; see lastlogin
            POP3_UNICODE: stored sends Unicode messages as they are to any client
            POP3_FIRST_UIDL, POP3_DOVECOT_UIDL_FORMAT: see firstids
            UTF8: 0 if the client hasn't said UTF8 yet; MIME_UNICODE_MESSAGE_TYPE
@@ -44,7 +45,17 @@ from courierchain.client import Client, Gone, TimedOut
 from courierchain.parking import Parked
 from courierchain.request import BadRequest
 from courierchain.settings import Settings
-from courierpop3d import firstids, index, loginexec, maildir, parked, sizelist, snapshot, telemetry
+from courierpop3d import (
+    firstids,
+    index,
+    lastlogin,
+    loginexec,
+    maildir,
+    parked,
+    sizelist,
+    snapshot,
+    telemetry,
+)
 from courierpop3d.journal import Journal
 from courierpop3d.lock import DirectoryLock
 from courierpop3d.maildrop import Maildrop
@@ -219,8 +230,9 @@ def log_in(env: dict[str, str], settings: Settings, journal: Journal) -> Transac
     loginexec.run(env, settings.seconds("POP3_LOGINEXEC_TIMEOUT"), journal)
     refuse_disabled(env, journal)
     settings.choice("POP3_UNICODE", "wrapped", "stored")
-    journal.login()
     now = int(time())
+    refuse_early(now, settings.seconds("POP3_LOGIN_DELAY"), journal)
+    journal.login()
     messages = read_maildir(now, journal, env)
     return transaction(messages, b"=_%d-%d" % (os.getpid(), now), env, settings, journal)
 
@@ -241,6 +253,7 @@ def transaction(
         sasl=os.fsencode(env.get("COURIER_SASL", "")),
         response_codes=settings.is_on("POP3_EXCLUSIVE"),
         auth_codes=settings.is_on("POP3_RESPONSE_CODES"),
+        login_delay=settings.seconds("POP3_LOGIN_DELAY"),
     )
     return Transaction(maildrop, wrapper, utf8=utf8, capabilities=capabilities)
 
@@ -312,6 +325,15 @@ def refuse_disabled(env: dict[str, str], journal: Journal) -> None:
     text = options.refusal(env)
     if text:
         raise Refused(text, 1, failure.AUTH)
+
+
+def refuse_early(now: int, wait: int, journal: Journal) -> None:
+    """Keep the time between two logins, and begin it anew with this one."""
+    if lastlogin.is_too_early(now, wait):
+        journal.too_early()
+        raise Refused(state.TOO_EARLY % wait, 0, code=b"")
+    if wait:
+        lastlogin.store_login(now)
 
 
 def read_maildir(now: int, journal: Journal, env: dict[str, str]) -> Messages:

@@ -19,7 +19,8 @@ waits, says `-ERR Login failed.` and takes the next attempt, until AUTHEXPIRE.
 Reads      TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALPORT, AUTHSERVICE<port>, AUTHUSER, AUTHARGC,
            AUTHEXPIRE, POP3_TLS, POP3_TLS_REQUIRED, TLS_CONNECTED_PROTOCOL, what `stls` and `sasl`
            read, COURIER_THROTTLE (see `throttle`), and the settings DEFDOMAIN, DOMAINSEP,
-           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY, POP3_RESPONSE_CODES, POP3_DIALECT (see `cyrus`)
+           POP3_LOGIN_TIMEOUT, POP3_FAILURE_DELAY, POP3_LOGIN_DELAY, POP3_RESPONSE_CODES,
+           POP3_DIALECT (see `cyrus`)
 Sets       AUTHUSER, AUTHARGC, AUTHARGV0..., AUTHEXPIRE, AUTHENTICATED (empty), UTF8,
            COURIER_LOGIN_USER (the userid last tried, fit for a log line),
            COURIER_LOGIN_METHOD (by which mechanism; empty: USER and PASS),
@@ -315,6 +316,7 @@ def sessions(
         sasl=offer.announced,
         response_codes=settings.is_on("POP3_EXCLUSIVE"),
         auth_codes=has_codes,
+        login_delay=settings.seconds("POP3_LOGIN_DELAY"),
     )
 
     def begun(utf8: bool) -> Authorization:

@@ -29,6 +29,7 @@ CAPABILITIES = (
     b"IMPLEMENTATION Courier Mail Server",
 )
 
+TOO_EARLY = b"[LOGIN-DELAY] Logins must be at least %d seconds apart."  # RFC 2449 section 8.1.1
 IN_USE = b"[IN-USE] Another session has the mailbox open."  # RFC 2449 section 8.1.2
 
 LANGUAGES = (b"en English", b"i-default Default language")
@@ -36,17 +37,24 @@ CHOSEN = {b"en": b"en", b"i-default": b"i-default", b"*": b"en"}
 
 
 def capabilities(
-    *, sasl: bytes = b"", response_codes: bool = False, auth_codes: bool = False
+    *,
+    sasl: bytes = b"",
+    response_codes: bool = False,
+    auth_codes: bool = False,
+    login_delay: int = 0,
 ) -> tuple[bytes, ...]:
     """What CAPA lists, in both states (2449-06).
 
     sasl: mechanisms, with spaces between them. response_codes: replies may begin with a response
-    code (2449-11). auth_codes: with those of RFC 3206.
+    code (2449-11). auth_codes: with those of RFC 3206. login_delay: seconds that are insisted on
+    (2449-14); without, there is Courier's line, which means nothing.
     """
     *tags, implementation = CAPABILITIES
+    if login_delay:
+        tags[tags.index(b"LOGIN-DELAY 10")] = b"LOGIN-DELAY %d" % login_delay
     if sasl:
         tags.insert(0, b"SASL " + sasl)
-    if response_codes or auth_codes:
+    if response_codes or auth_codes or login_delay:
         tags.append(b"RESP-CODES")
     if auth_codes:
         tags.append(b"AUTH-RESP-CODE")
