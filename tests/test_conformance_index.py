@@ -1,4 +1,5 @@
-"""Every id that the replacement of Courier has to meet is in the name of a test.
+"""Every id that the replacement of Courier has to meet, and every one of authentication, is in the
+name of a test.
 
     python tests/test_conformance_index.py       prints the table: id, file::test...
 
@@ -13,7 +14,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-ID = re.compile(r"(?<![a-z0-9])((?:cve|row|f_net|f_pid|2595|8314|8996|9525)_\d+)(?![0-9])")
+ID = re.compile(r"(?<![a-z0-9])((?:cve|row|f_net|f_pid|authchain|[0-9]{4})_\d+)(?![0-9])")
 
 
 def span(prefix: str, first: int, last: int, form: str = "02") -> set[str]:
@@ -26,21 +27,38 @@ REQUIRED = {
     *span("8314", 1, 8),
     *span("8996", 1, 1),
     *span("9525", 1, 1),
+    *span("5034", 1, 14),
+    *span("4616", 1, 3),
+    *span("2195", 1, 1),
+    *span("7628", 1, 1),
+    *span("3206", 1, 2),
+    *span("authchain", 1, 5),
+    *span("cve", 5, 9),
     *span("cve", 20, 24),
-    *span("cve", 30, 42),
+    *span("cve", 30, 43),
+    *span("cve", 48, 50),
     *span("f_net", 1, 7, "d"),
     *span("f_pid", 1, 3, "d"),
 }
 
 
-def index() -> dict[str, list[str]]:
-    """Which tests have an id in their names."""
+def names() -> dict[str, list[str]]:
+    """All tests, and where they are."""
     found: dict[str, list[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                for name in ID.findall(node.name.lower().replace("test_", "", 1)):
-                    found.setdefault(name, []).append(f"{path.relative_to(TESTS)}::{node.name}")
+                place = f"{path.relative_to(TESTS)}::{node.name}"
+                found.setdefault(node.name, []).append(place)
+    return found
+
+
+def index() -> dict[str, list[str]]:
+    """Which tests have an id in their names."""
+    found: dict[str, list[str]] = {}
+    for test, places in names().items():
+        for name in ID.findall(test.lower().replace("test_", "", 1)):
+            found.setdefault(name, []).extend(places)
     return found
 
 
