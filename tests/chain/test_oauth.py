@@ -144,6 +144,29 @@ def test_cve_08_a_client_that_leaves_before_the_verdict_has_failed_too(encrypted
         assert client.ask(bearer(signed())) == SERVED
 
 
+def test_cve_08_tokens_without_a_userid_are_no_user_that_can_be_locked(encrypted, john):
+    server = encrypted("-maxfailsperuser=2", POP3_FAILURE_DELAY="0")
+    with greeted(server) as client:
+        for _ in range(3):
+            refused(client, bearer(signed(exp=1), user=""))
+        assert client.ask(bearer(signed(), user="")) == SERVED
+    with greeted(server) as client:
+        for _ in range(2):
+            refused(client, bearer(signed(exp=1)))
+        refused(client, bearer(signed()))  # locked
+
+
+def test_3206_the_challenge_is_for_tokens_alone(encrypted, john, site):
+    site.configure(OAUTH_SCOPE="pop")
+    server = encrypted(POP3_FAILURE_DELAY="0")
+    with greeted(server) as client:
+        assert refused(client, bearer(signed(scope="x")))["status"] == "insufficient_scope"
+        assert client.ask("AUTH PLAIN " + b64("\0john\0wrong")) == LOGIN_FAILED
+        assert client.ask("USER john") == "+OK Password required."
+        assert client.ask("PASS wrong") == LOGIN_FAILED
+        assert refused(client, bearer(signed(exp=1)))["status"] == "invalid_token"
+
+
 # Mail programs, over real TLS
 
 
