@@ -87,9 +87,12 @@ class Site:
         for name, lines in added.items():
             with (self.system / name).open("a") as file:
                 file.write(lines)
-        for service in ("pop3", "login"):
+        for service in ("pop3", "imap", "login"):
             (self.system / "pam.d" / service).write_text(PAM)
+        nothing = self.directory / "nothing"
+        nothing.mkdir()
         binds = {self.system: "/etc", self.run_directory: "/run/courier"}
+        binds[nothing] = "/usr/libexec"  # where courier-imap finds a server that outlives it
         steps = ["mkdir -p /run/courier"]
         steps += [f"mount --bind {ours} {place}" for ours, place in binds.items()]
         script = " && ".join([*steps, "echo ready", "exec sleep infinity"])

@@ -18,6 +18,8 @@ from tests.authmodules.test_sql import HASTY, LATER, SERVED, WRONG, login
 from tests.chain.test_uses import idle
 from tests.conftest import children_of, has_client, needs_root, wait_until
 
+pytestmark = pytest.mark.parametrize("database", ["mysql", "pgsql"], indirect=True)
+
 ID = {"mysql": "CONNECTION_ID()", "pgsql": "pg_backend_pid()"}
 OTHERS = {
     "mysql": "SELECT id FROM information_schema.processlist"

@@ -19,6 +19,8 @@ from tests.authmodules.test_kept import connected
 from tests.authmodules.test_sql import HASTY, LATER, SERVED, WRONG, asked, login
 from tests.conftest import ROOT, wait_until
 
+pytestmark = pytest.mark.parametrize("database", ["mysql", "pgsql"], indirect=True)
+
 MYSQL_TLS = ["--ssl-ca={0}/ca.pem", "--ssl-cert={0}/cert.pem", "--ssl-key={0}/key.pem"]
 PGSQL_TLS = ["ssl=on", "ssl_ca_file={0}/ca.pem", "ssl_cert_file={0}/cert.pem"]
 PGSQL_TLS += ["ssl_key_file={0}/key.pem", "listen_addresses=127.0.0.1"]
