@@ -236,6 +236,21 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for text in found for child in text.split()]
 
 
+def freeze(*pids: int) -> None:
+    """Stop processes, until SIGCONT; not before all their threads are still is it done."""
+
+    def runs(stat: Path) -> bool:
+        try:
+            return stat.read_text().rpartition(")")[2].split()[0] not in "TZ"
+        except OSError:
+            return False  # it has ended
+
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for tasks in [Path(f"/proc/{pid}/task") for pid in pids]:
+        wait_until(lambda t=tasks: not any(map(runs, t.glob("*/stat"))), f"{tasks} are stopped")
+
+
 def has_client(pid: int) -> bool:
     """Whether a process has a connection on descriptor 0, and is not the front of many."""
     try:

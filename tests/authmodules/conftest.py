@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEADLINE, ROOT, children_of, free_port, needs, sha, wait_until
+from tests.conftest import DEADLINE, ROOT, children_of, free_port, freeze, needs, sha, wait_until
 
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []} if ROOT else {}
 TABLE = """CREATE TABLE passwd (id varchar(128), crypt varchar(255), clear varchar(128),
@@ -78,18 +78,17 @@ class DatabaseServer:
         return True
 
     def freeze(self) -> None:
-        """The processes of its connections too."""
-        self.send(signal.SIGSTOP)
+        """The processes of its connections too, which don't become more without the first."""
+        assert self.process
+        freeze(self.process.pid)
+        if children := children_of(self.process.pid):
+            freeze(*children)
 
     def thaw(self) -> None:
-        self.send(signal.SIGCONT)
-
-    def send(self, number: int) -> None:
         assert self.process
-        self.process.send_signal(number)
-        for child in children_of(self.process.pid):
+        for pid in (self.process.pid, *children_of(self.process.pid)):
             with suppress(ProcessLookupError):  # it has just ended
-                os.kill(child, number)
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         if self.process:

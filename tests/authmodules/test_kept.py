@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
-from tests.authmodules.test_sql import HASTY, LATER, SERVED, WRONG, login
+from tests.authmodules.test_sql import LATER, SERVED, WRONG, login
 from tests.chain.test_uses import idle
 from tests.conftest import children_of, has_client, needs_root, wait_until
 
@@ -38,10 +38,20 @@ def connected(database) -> set[int]:
         return {number for (number,) in cursor.fetchall()}
 
 
+def only(database) -> int:
+    """The one connection that is left when those of the tests themselves have ended."""
+    (number,) = wait_until(lambda: len(found := connected(database)) == 1 and found, "one is left")
+    return number
+
+
 def kill(database, number: int) -> None:
     with closing(database.connect()) as connection:
         connection.cursor().execute(KILL[database.kind].format(number))
     wait_until(lambda: number not in connected(database), "the server has closed it")
+
+
+# Short, for servers that hang; and yet long, for those that are only slow.
+PATIENT = {"AUTHSQL_CONNECT_TIMEOUT": "3", "AUTHSQL_QUERY_TIMEOUT": "3"}
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def table(remote, john):
 def daemon(table, authdaemond):
     """An authdaemond of one process that asks the database, and then a userdb with john in it."""
     modules = f"{table.module} authuserdb"
-    return authdaemond(authmodulelist=modules, **table.environment, **HASTY)
+    return authdaemond(authmodulelist=modules, **table.environment, **PATIENT)
 
 
 def number(answer: bytes) -> int:
@@ -68,10 +78,10 @@ def number(answer: bytes) -> int:
 
 def test_authdaemond_asks_all_on_one_connection(daemon, table, john):
     first = number(daemon.login("john", john.password))
-    assert connected(table) == {first}
+    assert only(table) == first
     assert daemon.login("john", "wrong") == daemon.login("nobody", "x") == b"FAIL\n"
     assert number(daemon.login("john", john.password)) == first
-    assert connected(table) == {first}
+    assert only(table) == first
 
 
 def test_what_is_changed_in_the_table_counts_at_once(daemon, table, john):
@@ -101,7 +111,7 @@ def test_a_connection_that_the_server_closes_is_mended_and_nobody_hears_of_it(da
         was = number(daemon.login("john", john.password))
         kill(table, was)
         now = number(daemon.login("john", john.password))
-        assert now != was and connected(table) == {now}
+        assert now != was and only(table) == now
     assert "ERR" not in daemon.log.read_text()
 
 
@@ -117,8 +127,7 @@ def test_a_change_of_the_rc_file_is_another_connection(daemon, table, john):
     was = number(daemon.login("john", john.password))
     table.configure(NAME_FIELD=ID[table.kind] + " + 0")
     now = number(daemon.login("john", john.password))
-    assert now != was
-    wait_until(lambda: connected(table) == {now}, "the old one has gone")
+    assert now != was and only(table) == now
 
 
 def test_3206_02_authdaemond_while_the_server_is_down_hangs_and_comes_back(daemon, table, john):
@@ -132,7 +141,7 @@ def test_3206_02_authdaemond_while_the_server_is_down_hangs_and_comes_back(daemo
     began = time.monotonic()
     assert daemon.login("john", john.password) == b""  # on the kept connection
     assert daemon.login("john", john.password) == b""  # on a new one
-    assert 2 <= time.monotonic() - began < 20
+    assert 6 <= time.monotonic() - began
     table.server.thaw()
     assert number(daemon.login("john", john.password))
     assert daemon.login("john", "wrong") == b"FAIL\n"
@@ -158,22 +167,21 @@ def test_a_process_that_logs_people_in_keeps_it_and_the_mailboxes_owner_never_ha
         return login(running, name, password)
 
     assert log_in("john", john.password) == SERVED
-    (kept,) = connected(table)
+    kept = only(table)
     idle(running)
     with running.client() as client:
         client.login(john)
-        assert connected(table) == {kept}
+        assert only(table) == kept
         (logs_in,) = [pid for pid in children_of(running.process.pid) if not uid_of(pid)]
         (serves,) = [pid for pid in children_of(running.process.pid) if uid_of(pid) == john.uid]
         assert has_client(serves) and not has_client(logs_in)
         assert not sockets(serves) & sockets(logs_in)
     assert log_in("john", "wrong") == log_in("nobody", "x") == WRONG
     assert log_in("john", john.password) == SERVED
-    assert connected(table) == {kept}
+    assert only(table) == kept
     kill(table, kept)
     assert log_in("john", john.password) == SERVED
-    (now,) = connected(table)
-    assert now != kept
+    assert only(table) != kept
     running.stop()
     wait_until(lambda: not connected(table), "it is closed with the process")
 
@@ -203,7 +211,7 @@ def test_3206_02_a_process_that_logs_people_in_while_the_server_goes_and_comes_b
     serve, table, john
 ):
     stages = [*table.stages[:2], "authuserdb", *table.stages[2:]]
-    running = serve("-uses=20", stages=stages, env={**table.environment, **HASTY})
+    running = serve("-uses=20", stages=stages, env={**table.environment, **PATIENT})
     assert login(running, "john", john.password) == SERVED
     table.server.stop()
     assert login(running, "john", john.password) == LATER

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 
 import pytest
 import trustme
@@ -15,8 +14,8 @@ import trustme
 from courierchain.authmodule import TemporaryFailure
 from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
 from tests.authmodules.conftest import Database
-from tests.authmodules.test_kept import connected
-from tests.authmodules.test_sql import HASTY, LATER, SERVED, WRONG, asked, login
+from tests.authmodules.test_kept import PATIENT, connected
+from tests.authmodules.test_sql import LATER, SERVED, WRONG, asked, login
 from tests.conftest import ROOT, wait_until
 
 pytestmark = pytest.mark.parametrize("database", ["mysql", "pgsql"], indirect=True)
@@ -97,7 +96,7 @@ def encrypted(remote, john, public):
     try:
         remote.add(john)
         found.configure()
-        remote.environment |= HASTY
+        remote.environment |= PATIENT
         yield found
     finally:
         remote.server.thaw()
@@ -146,8 +145,6 @@ def test_3206_02_over_tls_the_server_goes_hangs_and_comes_back(encrypted, authda
     encrypted.server.start()
     assert works()
     encrypted.server.freeze()
-    began = time.monotonic()
     assert fails() and fails()
-    assert time.monotonic() - began < 30
     encrypted.server.thaw()
     assert works()
