@@ -4,6 +4,8 @@ The modules are ours, and are asked as in the chain, one after another: the firs
 a temporary failure ends it. PRE, where there is nothing to prove, is what they know as `external`:
 so an account that is locked or expired isn't found.
 
+PASSWD goes the same way: the module that takes the old password changes it, if it can.
+
 No stored hash is told to anyone. PASSWD2 is the password that was right, for who logs in to another
 host with it.
 """
@@ -18,7 +20,8 @@ from authdaemond.question import Question
 from courierchain import handover, log, programs
 from courierchain.account import Account
 from courierchain.authmodule import AuthModule, Rejected
-from courierchain.authsocket import END, FAIL
+from courierchain.authsocket import END, FAIL, OK
+from courierchain.request import Request
 from courierchain.settings import Settings
 
 
@@ -52,6 +55,8 @@ def to(question: Question, modules: dict[str, AuthModule], configuration: Config
         modules = {name: modules[name] for name in modules if name == question.module}
     if question.request is None:
         return FAIL
+    if question.verb == b"PASSWD":
+        return OK if change(question.request, question.new, modules, env) else FAIL
     for module in modules.values():
         try:
             account = module.ask(question.request, env)
@@ -60,6 +65,29 @@ def to(question: Question, modules: dict[str, AuthModule], configuration: Config
         secret = question.request.login[1] if question.request.login else b""
         return described(account, secret, configuration.default_options)
     return FAIL
+
+
+def change(
+    request: Request, new: bytes, modules: dict[str, AuthModule], env: dict[str, str]
+) -> bool:
+    """Whether the module that takes the old password has made it the new one.
+
+    Raises TemporaryFailure and Unusable.
+    """
+    user = log.safe(request.login[0]) if request.login else ""
+    for name, module in modules.items():
+        try:
+            module.ask(request, env)
+            if module.change:
+                module.change(request, new, Settings(env))
+        except Rejected:
+            continue
+        if not module.change:
+            log.warn(f"{name}: passwords can't be changed here, user={user} (see passwd(1))")
+            return False
+        log.info(f"{name}: password changed, user={user}")
+        return True
+    return False
 
 
 def described(account: Account, secret: bytes, default_options: str) -> bytes:

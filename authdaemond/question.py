@@ -11,7 +11,7 @@ import os
 
 from courierchain import request
 from courierchain.authsocket import REMOTE
-from courierchain.authtypes import EXTERNAL
+from courierchain.authtypes import EXTERNAL, LOGIN
 from courierchain.request import BadRequest, Request
 
 LARGEST = 65536  # octets of a question, its metadata included
@@ -22,15 +22,19 @@ class Question:
     """verb: PRE, AUTH, PASSWD or ENUMERATE. module: the only one to be asked, or empty.
 
     request: what the modules are asked; None if it can't be anybody's. ip: the client's, or empty.
+    new: the password that PASSWD is about.
     """
 
-    __slots__ = ("verb", "module", "request", "ip")
+    __slots__ = ("verb", "module", "request", "ip", "new")
 
-    def __init__(self, verb: bytes, request: Request | None = None, module: str = ""):
+    def __init__(
+        self, verb: bytes, request: Request | None = None, module: str = "", new: bytes = b""
+    ):
         self.verb = verb
         self.request = request
         self.module = module
         self.ip = ""
+        self.new = new
 
 
 def parse(octets: bytes) -> Question | None:
@@ -82,6 +86,16 @@ def auth(argument: bytes, octets: bytes) -> Question | None:
     return Question(b"AUTH", asked)
 
 
+def passwd(argument: bytes, _: bytes) -> Question:
+    """A control character, such as a TAB too many, makes it nobody's (reference auth.md 2.9)."""
+    words = argument.split(b"\t")
+    if len(words) != 4 or any(min(word, default=0) < 0x20 for word in words):
+        return Question(b"PASSWD")
+    service, user, old, new = words
+    asked = record(b"\n".join((service, LOGIN, user, old, b"", b"")))
+    return Question(b"PASSWD", asked, new=new)
+
+
 def record(octets: bytes) -> Request | None:
     try:
         return request.parse(octets)
@@ -92,6 +106,6 @@ def record(octets: bytes) -> Request | None:
 VERBS = {
     b"PRE": pre,
     b"AUTH": auth,
-    b"PASSWD": lambda argument, octets: Question(b"PASSWD"),
+    b"PASSWD": passwd,
     b"ENUMERATE": lambda argument, octets: Question(b"ENUMERATE"),
 }

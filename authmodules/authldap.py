@@ -88,6 +88,13 @@ def authldap(request: Request, settings: Settings) -> Account:
     return account(os.fsdecode(user), dn, entry, rc)
 
 
+@authldap.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import ldapchange  # here: no login needs it
+
+    ldapchange.change(request, new, settings)
+
+
 NOBODY: tuple[str, Attributes] = ("", {})
 
 

@@ -61,7 +61,14 @@ def authmysql(request: Request, settings: Settings) -> Account:
     return sqltable.answer(request, settings, settings.text("AUTHMYSQL_RC"), DATABASE)
 
 
-def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
+@authmysql.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange  # here: no login needs it
+
+    sqlchange.change(request, new, settings, settings.text("AUTHMYSQL_RC"), DATABASE)
+
+
+def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     if pymysql is None:
         raise PermanentFailure("PyMySQL is not installed (pip install PyMySQL)")
     name = rc.text("MYSQL_CHARACTER_SET", CHARACTER_SET)

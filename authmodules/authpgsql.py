@@ -52,6 +52,7 @@ OLDER = {
     "OPT": "options",
 }
 NOT_TEXT = ("22021", "22P05")  # SQLSTATE: bytes that are none of the character set
+DONE = (2, 1)  # ExecStatus: TUPLES_OK, and COMMAND_OK of a statement without rows
 LASTING = ("42", "3D", "28")  # its beginning: wrong query, no such database, not allowed
 
 
@@ -60,7 +61,14 @@ def authpgsql(request: Request, settings: Settings) -> Account:
     return sqltable.answer(request, settings, settings.text("AUTHPGSQL_RC"), DATABASE)
 
 
-def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
+@authpgsql.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange  # here: no login needs it
+
+    sqlchange.change(request, new, settings, settings.text("AUTHPGSQL_RC"), DATABASE)
+
+
+def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     if psycopg is None:
         raise PermanentFailure("psycopg is not installed (pip install 'psycopg[binary]')")
     limits = [seconds(settings, f"AUTHSQL_{kind}_TIMEOUT") for kind in ("CONNECT", "QUERY")]
@@ -154,7 +162,7 @@ def rows(connection: pq.abc.PGconn, rc: RcFile, statement: Statement, until: flo
         wait(connection, POLLOUT, until)
     result = next_result(connection, until)
     state = ""
-    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+    if result is None or result.status not in DONE:
         state = sqlstate(result)
         if state not in NOT_TEXT or b"".join(values).isascii():
             raise refused(rc, state, connection.error_message.decode(errors="replace"))

@@ -10,6 +10,9 @@ answers each on descriptor 1 (reference auth.md 2.6; the forms are those of `aut
                                        NAME, MAILDIR, QUOTA, OPTIONS
     FAIL LF                            no such user, or a wrong password
 
+    PASSWD <service> TAB <userid> TAB <old> TAB <new> LF
+    OK LF                              the password is another one now; or FAIL
+
 In authdaemond, and in processes of `couriertcpd -uses=N` that log people in, the program stays and
 is asked again and again, unless it ends, says something unasked, or is replaced: then there is a
 new one for the next question (courierchain.connections). Elsewhere every login has a program of its
@@ -30,8 +33,8 @@ from authmodules.authdaemon import account, question_of
 from courierchain import authsocket, connections, handover
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
-from courierchain.authsocket import END, FAIL, LARGEST_ANSWER, NoAnswer
-from courierchain.request import Request
+from courierchain.authsocket import END, FAIL, LARGEST_ANSWER, OK, NoAnswer
+from courierchain.request import BadRequest, Request
 from courierchain.settings import Settings
 
 PIECE = 65536
@@ -43,24 +46,45 @@ def authpipe(request: Request, settings: Settings) -> Account:
     if handover.is_rehearsing():
         raise Rejected  # nobody's question
     path = settings.text("AUTHPIPE_PROGRAM")
-    question = question_of(request)
+    try:
+        fields = authsocket.fields(ask(question_of(request), settings))
+        if fields is None:
+            raise Rejected
+        return account(fields)
+    except (NoAnswer, TemporaryFailure) as why:
+        text = str(why).removeprefix("authdaemond: ")
+        raise TemporaryFailure(text if path in text else f"{path}: {text}") from why
+
+
+@authpipe.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    if request.login is None:
+        raise Rejected
+    try:
+        question = authsocket.passwd(request.service, *request.login, new)
+    except BadRequest as why:
+        raise Rejected from why
+    if ask(question, settings) != OK:
+        raise Rejected
+
+
+def ask(question: bytes, settings: Settings) -> bytes:
+    """The program's answer. Raises TemporaryFailure."""
+    path = settings.text("AUTHPIPE_PROGRAM")
     limit = settings.seconds("AUTHPROGRAM_TIMEOUT")
     env = {name: value for name, value in os.environ.items() if name != "TCPREMOTEIP"}
     if not connections.allowed:
         env["TCPREMOTEIP"] = settings.text("TCPREMOTEIP")
     try:
-        answer = connections.ask(
+        answer: bytes = connections.ask(
             "authpipe",
             (path, version(path)),
             lambda: Program(path, env),
             lambda program: program.ask(question, limit),
         )
-        fields = authsocket.fields(answer)
-        if fields is None:
-            raise Rejected
-        return account(fields)
-    except (NoAnswer, TemporaryFailure) as why:
-        raise TemporaryFailure(f"{path}: {str(why).removeprefix('authdaemond: ')}") from why
+    except NoAnswer as why:
+        raise TemporaryFailure(f"{path}: {why}") from why
+    return answer
 
 
 def version(path: str) -> tuple[int, int, int] | None:
@@ -100,7 +124,7 @@ class Program(connections.Connection):
         answer = b""
         try:
             os.write(self._input, question)  # it fits into the pipe
-            while not (answer == FAIL or (b"\n" + answer).endswith(b"\n" + END)):
+            while not (answer in (FAIL, OK) or (b"\n" + answer).endswith(b"\n" + END)):
                 if not wait(self._output, deadline):
                     os.killpg(self._process, SIGKILL)
                     raise NoAnswer(f"no answer in {limit} seconds; killed")

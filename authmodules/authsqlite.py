@@ -1,7 +1,7 @@
 """authsqlite - find the user in an SQLite database, as Courier's authsqliterc describes it
 
 AUTHSQLITE_RC           the file (/etc/courier/authsqliterc); see `sqltable` for what is in it
-SQLITE_DATABASE         in it: the database, which is only read
+SQLITE_DATABASE         in it: the database, which is only read, but to change a password
 AUTHSQL_QUERY_TIMEOUT   seconds for the query, and for whoever has locked the database
 """
 
@@ -28,7 +28,14 @@ def authsqlite(request: Request, settings: Settings) -> Account:
     return sqltable.answer(request, settings, settings.text("AUTHSQLITE_RC"), DATABASE)
 
 
-def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
+@authsqlite.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange  # here: no login needs it
+
+    sqlchange.change(request, new, settings, settings.text("AUTHSQLITE_RC"), DATABASE)
+
+
+def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     path = rc.needed("SQLITE_DATABASE")
     patience = seconds(settings, "AUTHSQL_QUERY_TIMEOUT")
     try:
@@ -37,13 +44,15 @@ def ask(rc: RcFile, statement: Statement, settings: Settings) -> Rows:
         return sqltable.MOST, []  # no text of SQLite's, so nobody's name
     sql = "".join("?" if isinstance(piece, bytes) else piece for piece in statement)
     try:
-        database = sqlite3.connect(f"file:{quoted(path)}?mode=ro", uri=True, timeout=patience)
+        mode = "rw" if writes else "ro"
+        database = sqlite3.connect(f"file:{quoted(path)}?mode={mode}", uri=True, timeout=patience)
         try:
             database.text_factory = bytes
             until = monotonic() + patience
             database.set_progress_handler(lambda: monotonic() > until, STEPS)
             cursor = database.execute(sql, values)
             rows = [[octets(value) for value in row] for row in cursor.fetchmany(2)]
+            database.commit()
             return len(cursor.description or ()), rows
         finally:
             database.close()

@@ -60,6 +60,13 @@ def everybody(settings: Settings) -> Iterator[Account]:
             pass
 
 
+@authuserdb.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import userdbchange  # here: no login needs it
+
+    userdbchange.change(request, new, settings)
+
+
 def by_challenge(request: Request, path: str) -> Account:
     """The account of who answered a challenge. Raises Rejected and TemporaryFailure."""
     answer = cram.asked(request)

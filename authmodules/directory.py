@@ -48,6 +48,7 @@ DEREF = {
 }
 NOT_TO_BE_SEARCHED = (ldap.FILTER_ERROR, ldap.NO_SUCH_OBJECT, ldap.INVALID_DN_SYNTAX, ValueError)
 NOT_THIS_PASSWORD = (ldap.INVALID_CREDENTIALS, ldap.INAPPROPRIATE_AUTH)
+UNREACHABLE = (ldap.SERVER_DOWN, ldap.TIMEOUT, ldap.UNAVAILABLE, ldap.BUSY)
 TIMEOUT = 5
 STEPS = 3
 PIECE = 65536
@@ -133,6 +134,25 @@ class Directory:
             return True
         except NOT_THIS_PASSWORD:
             return False
+
+    def replace(self, dn: str, attributes: Attributes) -> None:
+        """Give the attributes of an entry these values."""
+        changes = [(ldap.MOD_REPLACE, name, values) for name, values in attributes.items()]
+        self._change(lambda: self._connection.modify_s(dn, changes), dn)
+
+    def change_password(self, dn: str, old: bytes, new: bytes) -> None:
+        """Let the server do it (RFC 3062)."""
+        self._change(lambda: self._connection.passwd_s(dn, old, new), dn)
+
+    def _change(self, change: Callable[[], object], dn: str) -> None:
+        try:
+            change()
+        except UNREACHABLE:
+            raise
+        except ldap.LDAPError as why:
+            raise TemporaryFailure(
+                f"{self._uri}: cannot change the password of {dn}: {described(why)}"
+            ) from why
 
 
 Question = tuple[bytes, bytes]  # userid and password

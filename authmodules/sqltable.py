@@ -60,7 +60,8 @@ class Database:
 
     prefix       of its settings' names
     connection   names of those that say how to reach it, without the prefix
-    ask          sends a statement and gives all rows; raises TemporaryFailure and PermanentFailure
+    ask          sends a statement and gives all rows; raises TemporaryFailure and PermanentFailure.
+                 With `writes` the statement may change something
     """
 
     __slots__ = ("prefix", "names", "grammar", "ask", "has_secret")
@@ -70,7 +71,7 @@ class Database:
         prefix: str,
         connection: tuple[str, ...],
         grammar: Grammar,
-        ask: Callable[[RcFile, Statement, Settings], Rows],
+        ask: Callable[..., Rows],
         *,
         has_secret: bool = True,
     ):

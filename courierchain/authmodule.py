@@ -68,6 +68,7 @@ class PermanentFailure(TemporaryFailure):
 
 
 Everybody = Callable[[Settings], Iterable[Account]]  # raises TemporaryFailure
+Change = Callable[[Request, bytes, Settings], None]  # raises Rejected, TemporaryFailure
 Verify = Callable[[Request, Settings], Account]
 Deliver = Callable[[str, Account, bytes, list[str], dict[str, str]], bool]
 
@@ -84,19 +85,26 @@ class AuthModule:
     """A module's function in the frame; called like any program, with argv and environment.
 
     everybody: the module's other function, which lists all its accounts, or None: see `lists`
+    change: the one that gives the user of a login request another password, or None: see `changes`
     """
 
-    __slots__ = ("name", "verify", "everybody")
+    __slots__ = ("name", "verify", "everybody", "change")
 
     def __init__(self, verify: Verify):
         self.name = verify.__name__
         self.verify = verify
         self.everybody: Everybody | None = None
+        self.change: Change | None = None
 
     def lists(self, everybody: Everybody) -> Everybody:
         """Decorator: names the function that lists all accounts."""
         self.everybody = everybody
         return everybody
+
+    def changes(self, change: Change) -> Change:
+        """Decorator: names the function that changes a password, if the old one is right."""
+        self.change = change
+        return change
 
     def __call__(self, argv: list[str], env: dict[str, str]) -> int:
         if len(argv) < 2:

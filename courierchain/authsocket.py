@@ -66,6 +66,14 @@ def auth(service: bytes, authtype: bytes, authdata: bytes) -> bytes:
     return b"AUTH %d\n%s" % (len(record), record)
 
 
+def passwd(service: bytes, user: bytes, old: bytes, new: bytes) -> bytes:
+    """Raises BadRequest for what can't be written in one line."""
+    words = (service, user, old, new)
+    if any(min(word, default=0) < 0x20 for word in words):
+        raise BadRequest("an empty field, or a control character in it")
+    return b"PASSWD %s\n" % b"\t".join(words)
+
+
 def ask(
     request: bytes, settings: Settings, largest: int = LARGEST_ANSWER, seconds: int = 0
 ) -> bytes:

@@ -42,10 +42,13 @@ class CannotMake(Exception):
     """The text says why, and what can be done."""
 
 
+class Unfit(CannotMake):
+    """The password itself can't be used."""
+
+
 def make(secret: bytes, policy: str = "", old: bytes | None = None) -> bytes:
     """Raises CannotMake."""
-    if not 0 < len(secret) <= passwords.MAX_SECRET or b"\0" in secret:
-        raise CannotMake(f"a password has 1 to {passwords.MAX_SECRET} octets, none of them NUL")
+    check(secret)
     name, *words = policy.split() or [scheme_of(old)]
     stored = made(name, numbers(policy, words), secret)
     if stored.startswith(b"$") and (old or b"")[:7].upper() == b"{CRYPT}":
@@ -53,6 +56,12 @@ def make(secret: bytes, policy: str = "", old: bytes | None = None) -> bytes:
     if not passwords.verify(secret, stored):
         raise CannotMake(f"PASSWORD_SCHEME={policy}: nobody could log in with what comes of it")
     return stored
+
+
+def check(secret: bytes) -> None:
+    """Raises Unfit for what passwords.verify() never takes."""
+    if not 0 < len(secret) <= passwords.MAX_SECRET or b"\0" in secret:
+        raise Unfit(f"a password has 1 to {passwords.MAX_SECRET} octets, none of them NUL")
 
 
 def scheme_of(old: bytes | None) -> str:
@@ -82,7 +91,7 @@ def made(name: str, options: dict[str, int], secret: bytes) -> bytes:
         known = ", ".join([*PASSLIB, *CRYPT, *(known.decode() for known in COURIER)])
         raise CannotMake(f"PASSWORD_SCHEME={name}: not one of {known}")
     if name == "bcrypt" and len(secret) > BCRYPT_SEES:
-        raise CannotMake(f"bcrypt: a password has {BCRYPT_SEES} octets at most")
+        raise Unfit(f"bcrypt: a password has {BCRYPT_SEES} octets at most")
     return by_crypt(name, options, secret) if name in CRYPT else by_passlib(name, options, secret)
 
 

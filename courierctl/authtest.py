@@ -75,9 +75,10 @@ def ask_daemon(words: list[bytes], env: dict[str, str]) -> int:
 
 
 def change(words: list[bytes], env: dict[str, str]) -> int:
-    if any(min(word, default=0) < ord(" ") for word in words):
+    service, user, old, new = words
+    if not all(words):
         return failed(EPERM)
-    question = b"PASSWD %s\n" % b"\t".join(words)
+    question = authsocket.passwd(service, user, old, new)
     if authsocket.ask(question, Settings(env)) != authsocket.OK:
         return failed(EPERM)
     print("Password change succeeded.", file=sys.stderr)

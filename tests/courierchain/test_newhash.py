@@ -1,4 +1,4 @@
-"""New stored forms: what comes of a policy, that it lets its password in, with which passlib."""
+"""New stored forms: what comes of a policy, and that it lets its password in."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""userdbchange - change a password in the userdb
+
+The line of the text is rewritten as by userdb(8): the field in which the password was found, and
+the secrets for CRAM that go with it. If makeuserdb has made databases, they are made again; a text
+that could not be made into some is found before anything is changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from authmodules import authuserdb, newpassword
+from courierchain import cram, makeuserdb, passwords, userdb
+from courierchain.authmodule import Rejected, TemporaryFailure
+from courierchain.refusal import Refused
+from courierchain.request import Request
+from courierchain.settings import Settings
+
+
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    """Raises Rejected if the old password is wrong, TemporaryFailure if nothing can be changed."""
+    if request.login is None:
+        raise Rejected
+    user, old = request.login
+    path = settings.text("AUTHUSERDB_FILE")
+    stored = authuserdb.password(request, authuserdb.lookup(user, path))
+    if stored is None or not passwords.verify(old, stored):
+        raise Rejected
+    fresh = newpassword.stored(new, settings, stored)
+
+    def rewritten(text: bytes) -> bytes:
+        fields = userdb.find(text, user) or {}
+        name = key(request.service, b"systempw", fields)
+        if fields.get(name) != name + b"=" + stored:
+            raise TemporaryFailure(f"{path} has been changed since makeuserdb (call makeuserdb)")
+        fields[name] = name + b"=" + fresh
+        for algorithm in cram.ALGORITHMS.values():
+            name = key(request.service, b"hmac-%spw" % algorithm.encode(), fields)
+            if name in fields:
+                fields[name] = name + b"=" + cram.state_of(algorithm, new)
+        return userdb.with_fields(text, user, fields)
+
+    try:
+        is_made = os.path.exists(path + ".dat")
+        if is_made:
+            makeuserdb.check(path)
+            makeuserdb.compiled(path)
+        userdb.edit(text_with(user, path), rewritten)
+        if is_made:
+            makeuserdb.make(path)
+    except Refused as why:
+        raise TemporaryFailure(str(why)) from why
+
+
+def key(service: bytes, field: bytes, fields: userdb.Fields) -> bytes:
+    """The field that counts for a service."""
+    own = service + (b"pw" if field == b"systempw" else b"-" + field)
+    return own if own in fields else field
+
+
+def text_with(user: bytes, path: str) -> str:
+    """The text that has the user's line. Raises Refused and TemporaryFailure."""
+    for file, _ in makeuserdb.texts(path):
+        if userdb.find(userdb.read(file), user) is not None:
+            return file
+    raise TemporaryFailure(f"{path} has been changed since makeuserdb (call makeuserdb)")
