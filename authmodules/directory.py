@@ -164,20 +164,16 @@ class Unreached(Exception):
     """A server gives no answer; the text says why."""
 
 
-def ask(rc: RcFile, talk: Talk, question: Question) -> Found:
-    """What `talk` finds out from the first server that can tell; it must depend on `rc` alone.
+def ask(rc: RcFile, talk: Talk, question: Question, *, once: bool = False) -> Found:
+    """What `talk` finds out from the first server that can tell; it must depend on `rc` alone, but
+    for what is asked only `once`, on a connection of its own.
 
     Raises Several, and TemporaryFailure.
     """
     failures = []
     for uri in rc.needed("LDAP_URI").replace(",", " ").split():
         try:
-            kind, found = connections.ask(
-                "authldap",
-                rc,
-                lambda uri=uri: Speaker(uri, rc, talk),
-                lambda speaker: speaker.ask(question),
-            )
+            kind, found = (asked_once if once else asked)(uri, rc, talk, question)
         except Unreached as why:
             failures.append(f"{uri}: {why}")
             continue
@@ -188,15 +184,36 @@ def ask(rc: RcFile, talk: Talk, question: Question) -> Found:
     raise TemporaryFailure(f"no answer from {'; '.join(failures)} (check {rc.place('LDAP_URI')})")
 
 
+def asked(uri: str, rc: RcFile, talk: Talk, question: Question) -> tuple[int, Found]:
+    """Raises Unreached and TemporaryFailure."""
+    outcome: tuple[int, Found] = connections.ask(
+        "authldap",
+        rc,
+        lambda: Speaker(uri, rc, talk, stays=connections.allowed),
+        lambda speaker: speaker.ask(question),
+    )
+    return outcome
+
+
+def asked_once(uri: str, rc: RcFile, talk: Talk, question: Question) -> tuple[int, Found]:
+    """Raises Unreached and TemporaryFailure."""
+    speaker = Speaker(uri, rc, talk, stays=False)
+    try:
+        return speaker.ask(question)
+    except connections.Gone as why:
+        raise why.failure from why
+    finally:
+        speaker.close()
+
+
 class Speaker(connections.Connection):
     """The process that talks with a server, and the socket to it."""
 
     __slots__ = ("_channel", "_process", "_limit")
 
-    def __init__(self, uri: str, rc: RcFile, talk: Talk):
+    def __init__(self, uri: str, rc: RcFile, talk: Talk, *, stays: bool):
         self._limit = (rc.number("LDAP_TIMEOUT") or TIMEOUT) * STEPS
         self._channel, its_end = socketpair(AF_UNIX, SOCK_STREAM)
-        stays = connections.allowed
         self._process = os.fork()
         if self._process == 0:
             try:

@@ -9,7 +9,7 @@ change the password, and stores it in its own way (RFC 3062).
 from __future__ import annotations
 
 from authmodules import authldap, directory, newpassword, rcfile
-from authmodules.directory import Attributes, Directory, Found
+from authmodules.directory import Attributes, Directory, Found, Question
 from authmodules.rcfile import RcFile
 from courierchain.authmodule import Rejected
 from courierchain.request import Request
@@ -20,12 +20,12 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     """Raises Rejected if the old password is wrong, and TemporaryFailure."""
     if request.login is None:
         raise Rejected
-    user, old = request.login
     newpassword.check(new)
     rc = rcfile.read(settings.text("AUTHLDAP_RC"), authldap.NAMES)
     binds = rc.number("LDAP_AUTHBIND") != 0
 
-    def talk(server: Directory) -> Found:
+    def talk(server: Directory, question: Question) -> Found:
+        user, old = question
         dn, entry = authldap.look_up(user, rc, server)
         is_right = server.is_password(dn, old) if binds else authldap.is_password(old, entry, rc)
         if is_right and dn:
@@ -36,7 +36,7 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
                 server.change_password(dn, old, new)
         return dn, entry, is_right
 
-    dn, _, is_right = directory.ask(rc, talk)
+    dn, _, is_right = directory.ask(rc, talk, request.login, once=True)
     if not (dn and is_right):
         raise Rejected
 

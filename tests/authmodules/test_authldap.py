@@ -49,7 +49,8 @@ suffix {suffix}
 directory {folder}/data
 rootdn cn=admin,{suffix}
 rootpw rootsecret
-access to attrs=userPassword by anonymous auth by dn.exact=cn=reader,{suffix} read by * none
+access to attrs=userPassword by self write by anonymous auth
+  by dn.exact=cn=reader,{suffix} read by * none
 access to * by * read
 """
 PERSON = """
@@ -168,7 +169,12 @@ def slapd(homes, authority):
                 f"dn: cn=reader,{SUFFIX}\nobjectClass: organizationalRole\n"
                 f"objectClass: simpleSecurityObject\ncn: reader\nuserPassword: {sha('read')}\n",
                 person("john", homes / "john", UID, more=options),
-                person("mary", homes / "mary", UID, more="userPassword: " + sha("another")),
+                person(
+                    "mary",
+                    homes / "mary",
+                    UID,
+                    more="l: clear one\nuserPassword: " + sha("another"),
+                ),
                 person("comma", homes / "john", UID, more="employeeType: 0,disablepop3=1"),
                 person("zero", homes / "john", 0),
                 person("scram", homes / "john", UID, password=SCRAM),
@@ -677,3 +683,33 @@ def test_authdaemond_talks_tls_with_what_its_file_says(daemon, slapd, homes, sch
         assert running.login("john", "wrong") == b"FAIL\n"
     wait_until(lambda: slapd.connections() == 1, "there is one")
     assert daemon(**settings).login("john", "secret of john") == b""  # nobody's we trust
+
+
+MANAGER = {"LDAP_BINDDN": f"cn=admin,{SUFFIX}", "LDAP_BINDPW": "rootsecret"}
+
+
+@pytest.mark.parametrize(
+    "way, was",
+    [(MANAGER, "secret of mary"), (BIND, "secret of mary"), ({**MANAGER, **CLEAR}, "clear one")],
+    ids=["crypt", "bind", "clear"],
+)
+def test_a_password_is_changed(login, rc, way, was):
+    def change(old: str, new: str, user: str = "mary") -> None:
+        question = request.parse(f"pop3\nlogin\n{user}\n{old}\n\n".encode())
+        authldap.change(question, new.encode(), Settings({"AUTHLDAP_RC": rc(**way)}))
+
+    change(was, "another sécret")
+    assert login("mary", "another sécret", **way).word == "accepted"
+    assert login("mary", was, **way).word == "rejected"
+    for user, old, new in [("mary", was, "x"), ("nobody", "x", "y"), ("mary", "x", "")]:
+        with pytest.raises(Rejected):
+            change(old, new, user)
+    change("another sécret", was)
+    assert login("mary", was, **way).word == "accepted"
+
+
+def test_who_may_not_write_changes_nothing(login, rc):
+    question = request.parse(b"pop3\nlogin\njohn\nsecret of john\n\n")
+    with pytest.raises(TemporaryFailure, match="cannot change the password of uid=john,.*access"):
+        authldap.change(question, b"new", Settings({"AUTHLDAP_RC": rc()}))
+    assert login().word == "accepted"

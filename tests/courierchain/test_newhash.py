@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -127,6 +130,44 @@ def test_bcrypt_takes_no_password_that_it_would_cut():
 def test_any_password_is_right_afterwards(secret):
     for scheme in ("SSHA", "SHA512", "$1$"):
         assert passwords.verify(secret, newhash.make(secret, scheme))
+
+
+# Which libraries there may be: passlib as it is, which nobody maintains, and its successor of the
+# same import name; each with a bcrypt of before and of after it began to refuse long passwords.
+LIBRARIES = [f"{name}-bcrypt-{version}" for name in ("passlib", "libpass") for version in (4, 5)]
+FOLDER = Path(os.environ.get("COURIERPOP3_PASSLIB", "/var/cache/courierpop3-passlib"))
+MAKE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from courierchain import newhash, passwords
+import bcrypt, passlib
+assert passlib.__file__.startswith(sys.argv[1]) and bcrypt.__file__.startswith(sys.argv[1])
+broken = [b"$argon2id$v=19$m=64", b"$pbkdf2-sha256$1$x", b"$scrypt$ln=4,r=8,p=1$"]
+broken += [b"$2b$04$", b"$apr1$"]
+for policy in sys.argv[2:]:
+    stored = newhash.make(b"secret", policy)
+    assert passwords.verify(b"secret", stored) and not passwords.verify(b"secre", stored)
+    broken += [stored[:-1], stored[:20], stored.replace(b"$", b"$$"), stored[:-8] + b"\\xff" * 8]
+    print(stored.decode())
+assert not [stored for stored in broken if passwords.verify(b"secret", stored)]
+assert not any(passwords.verify(b"x" * 600, stored) for stored in broken)
+assert passwords.verify(b"secret", b"$apr1$saltsalt$LrttParrLPdxvgutaSXWJ0")
+"""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_with_each_library_the_same_comes_out(library):
+    folder = FOLDER / library
+    if not folder.is_dir():
+        assert not os.environ.get("CI"), f"no {folder} (tests/run makes it)"
+        pytest.skip(f"no {folder} (tests/run makes it)")
+    argv = [sys.executable, "-I", "-c", MAKE, str(folder), *CHEAP]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stderr == ""  # passlib 1.7.4 would print a traceback about bcrypt's version
+    made = done.stdout.splitlines()
+    assert [stored[: len(prefix)] for stored, prefix in zip(made, CHEAP.values(), strict=True)] == [
+        prefix.decode() for prefix in CHEAP.values()
+    ]
 
 
 def authpasswd(*words: str, text: bytes = b"secret\n", **env: str) -> tuple[int, str, str]:
