@@ -8,10 +8,13 @@ and DIRECTORY/vpasswd one for each user
 
     NAME:HASH:0:FLAGS:full name:HOME:QUOTA
 
-with HOME as his directory, where his Maildir is (reference auth.md 2.4; flags as in vpopmail.h). A
-userid without a domain has VPOPMAIL_DOMAIN; `%` may stand for `@`; case does not count. Who has the
-flag NO_POP is rejected: in a request of service pop3, as NO_IMAP in one of imap and NO_WEBMAIL in
-one of webmail. Sites that keep users in a database have no vpasswd: authmysql is for them, or
+with HOME as his directory, where his Maildir is (reference auth.md 2.4; flags as in vpopmail.h). If
+DIRECTORY/vpasswd.cdb is there, and not older, it is read instead: a constant database (see `cdb`)
+with NAME as a key, and what is behind its colon as data.
+
+A userid without a domain has VPOPMAIL_DOMAIN; `%` may stand for `@`; case does not count. Who has
+the flag NO_POP is rejected: in a request of service pop3, as NO_IMAP in one of imap and NO_WEBMAIL
+in one of webmail. Sites that keep users in a database have no vpasswd: authmysql is for them, or
 authcheckpassword with vpopmail's own vchkpw.
 """
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 import os
 from stat import S_IWOTH
 
+from authmodules import cdb
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.passwords import verify
@@ -38,7 +42,7 @@ def authvchkpw(request: Request, settings: Settings) -> Account:
     name, _, domain = user.lower().replace(b"%", b"@").partition(b"@")
     domain = domain or os.fsencode(settings.text("VPOPMAIL_DOMAIN"))
     place = entry(settings.text("VPOPMAIL_ASSIGN"), b"+" + domain + b"-", DOMAIN_FIELDS)
-    found = place and entry(os.fsdecode(place[4]) + "/vpasswd", name, USER_FIELDS)
+    found = place and user_entry(os.fsdecode(place[4]) + "/vpasswd", name)
     # verify() takes as long over None, so an unknown user is not a faster answer.
     if not verify(secret, found[1] if found else None) or not (place and found):
         raise Rejected
@@ -53,24 +57,56 @@ def authvchkpw(request: Request, settings: Settings) -> Account:
     )
 
 
+def user_entry(path: str, name: bytes) -> list[bytes] | None:
+    """The fields of a user, from PATH.cdb if that is up to date. Raises TemporaryFailure."""
+    database = path + ".cdb"
+    try:
+        with open(database, "rb", buffering=0) as file:
+            check_mode(file.fileno(), database)
+            made = os.fstat(file.fileno()).st_mtime_ns
+            if os.path.exists(path) and os.stat(path).st_mtime_ns > made:
+                return entry(path, name, USER_FIELDS)
+            data = cdb.find(file.fileno(), name) if is_key(name) else None
+    except FileNotFoundError:
+        return entry(path, name, USER_FIELDS)
+    except (OSError, cdb.Broken) as why:
+        reason = why.strerror if isinstance(why, OSError) else str(why)
+        raise TemporaryFailure(f"cannot read {database}: {reason}") from why
+    if data is None:
+        return None
+    return fields_of(name + b":" + data.rstrip(b"\n\0"), USER_FIELDS, database)
+
+
+def is_key(key: bytes) -> bool:
+    return key.strip(b"+-") != b"" and b":" not in key
+
+
+def check_mode(descriptor: int, path: str) -> None:
+    if os.fstat(descriptor).st_mode & S_IWOTH:
+        raise TemporaryFailure(f"{path} may be written by everybody (chmod o-w {path})")
+
+
+def fields_of(line: bytes, least: int, path: str) -> list[bytes]:
+    fields = line.split(b":")
+    if len(fields) < least:
+        raise TemporaryFailure(f"{path}: the line of {os.fsdecode(fields[0])!r} lacks a field")
+    return fields
+
+
 def entry(path: str, key: bytes, least: int) -> list[bytes] | None:
     """The fields of the line that begins with `key` and a colon. Raises TemporaryFailure."""
-    if not key.strip(b"+-") or b":" in key:
+    if not is_key(key):
         return None
     try:
         with open(path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_mode & S_IWOTH:
-                raise TemporaryFailure(f"{path} may be written by everybody (chmod o-w {path})")
+            check_mode(file.fileno(), path)
             text = b"\n" + file.read() + b"\n"
     except OSError as why:
         raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
     begin = text.find(b"\n%s:" % key)
     if begin < 0:
         return None
-    fields = text[begin + 1 : text.index(b"\n", begin + 1)].split(b":")
-    if len(fields) < least:
-        raise TemporaryFailure(f"{path}: the line of {os.fsdecode(key)!r} lacks a field")
-    return fields
+    return fields_of(text[begin + 1 : text.index(b"\n", begin + 1)], least, path)
 
 
 def number(digits: bytes, fields: list[bytes]) -> int:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from struct import pack
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authmodules import cdb
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
 from tests.conftest import ROOT, sha
@@ -142,3 +148,104 @@ def test_the_whole_chain(serve, any_mode, domain, accounts):
     assert server.answer("mary", mary.password) == "+OK logged in."
     assert server.answer("john@example.com", "wrong") == "-ERR Login failed."
     assert server.answer("john@example.net", "secret") == "+OK logged in."
+
+
+def constant_database(records: list[tuple[bytes, bytes]]) -> bytes:
+    """As https://cr.yp.to/cdb/cdb.txt says, with tables twice as large as need be."""
+    body, tables = b"", [[] for _ in range(256)]
+    for key, data in records:
+        hashed = cdb.hash_of(key)
+        tables[hashed % 256].append((hashed, 2048 + len(body)))
+        body += pack("<2I", len(key), len(data)) + key + data
+    header = b""
+    for table in tables:
+        header += pack("<2I", 2048 + len(body), 2 * len(table))
+        slots = [(0, 0)] * (2 * len(table))
+        for hashed, position in table:
+            at = hashed // 256 % len(slots)
+            while slots[at][1]:
+                at = (at + 1) % len(slots)
+            slots[at] = hashed, position
+        body += b"".join(pack("<2I", *slot) for slot in slots)
+    return header + body
+
+
+@pytest.fixture
+def compiled(domain):
+    """The domain's vpasswd.cdb, without john's text; `write` replaces it."""
+    text = domain / "vpasswd"
+    lines = [line.encode().partition(b":") for line in text.read_text().splitlines()]
+
+    def write(octets: bytes) -> None:
+        (domain / "vpasswd.cdb").write_bytes(octets)
+        newer = text.stat().st_mtime + 10
+        os.utime(domain / "vpasswd.cdb", (newer, newer))
+
+    write(constant_database([(key, data) for key, _, data in lines]))
+    text.write_text("text:x:0:0:Text:/home:NOQUOTA\n")
+    newer = text.stat().st_mtime + 10
+    os.utime(domain / "vpasswd.cdb", (newer, newer))
+    return write
+
+
+def test_a_constant_database_is_read_in_the_place_of_the_text(vchkpw, domain, compiled):
+    found = vchkpw()
+    assert (found.word, found.env["AUTHFULLNAME"]) == ("accepted", "John")
+    for user, password in (("john", "wrong"), ("nobody", "secret"), ("nopop", "secret")):
+        assert vchkpw(f"{user}@example.com", password).word == "rejected"
+    assert "the line of 'short' lacks a field" in vchkpw("short@example.com").log
+    (domain / "vpasswd.cdb").chmod(0o666)
+    assert "vpasswd.cdb may be written by everybody" in vchkpw().log
+    (domain / "vpasswd.cdb").chmod(0o644)
+    os.utime(domain / "vpasswd.cdb", (0, 0))
+    assert vchkpw().word == "rejected"  # the text is newer, and does not have him
+
+
+@pytest.mark.parametrize("octets", [b"", b"x" * 100, b"\xff" * 4096], ids=["empty", "short", "ff"])
+def test_3206_02_what_is_no_constant_database_is_a_temporary_failure(vchkpw, compiled, octets):
+    compiled(octets)
+    found = vchkpw()
+    assert (found.word, found.env["WHY"]) == ("trouble", "temporary")
+    assert "cannot read " in found.log and "vpasswd.cdb: " in found.log
+
+
+def looked_up(path, octets: bytes, key: bytes) -> bytes | None:
+    path.write_bytes(octets)
+    with path.open("rb", buffering=0) as file:
+        return cdb.find(file.fileno(), key)
+
+
+KEYS = st.lists(st.binary(min_size=1, max_size=3), max_size=20, unique=True)
+
+
+@settings(max_examples=50)
+@given(keys=KEYS, other=st.binary(max_size=3))
+def test_every_key_is_found_and_no_other(tmp_path_factory, keys, other):
+    path = tmp_path_factory.getbasetemp() / "cdb"
+    octets = constant_database([(key, b"data of " + key) for key in keys])
+    for key in {*keys, other}:
+        assert looked_up(path, octets, key) == (b"data of " + key if key in keys else None)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_CVE_48_a_damaged_database_gives_something_or_an_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "cdb"
+    good = bytearray(constant_database([(b"a", b"1"), (b"b", b"2")]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.sampled_from([cdb.hash_of(b"a") % 256 * 8, *range(2048, len(good))]))
+        good[at] = data.draw(st.integers(0, 255))
+    octets = bytes(good[: data.draw(st.sampled_from([len(good), 2050, 100]))])
+    try:
+        found = looked_up(path, octets, b"a")
+    except cdb.Broken:
+        return
+    assert found is None or len(found) <= len(octets)
+
+
+def test_a_table_without_a_free_slot_is_given_up(tmp_path):
+    slots = 1 << 20
+    header = pack("<2I", 2048, slots) * 256
+    table = pack("<2I", 1, 2048) * slots
+    with pytest.raises(cdb.Broken, match="without free slots"):
+        looked_up(tmp_path / "cdb", header + table, b"a")
