@@ -51,7 +51,9 @@ def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = 
             until = monotonic() + patience
             database.set_progress_handler(lambda: monotonic() > until, STEPS)
             cursor = database.execute(sql, values)
-            rows = [[octets(value) for value in row] for row in cursor.fetchmany(2)]
+            rows = [
+                [octets(value) for value in row] for row in cursor.fetchmany(sqltable.MOST_ROWS)
+            ]
             database.commit()
             return len(cursor.description or ()), rows
         finally:

@@ -15,8 +15,6 @@ looked up again: only if the new password is its password then, it has been chan
 
 from __future__ import annotations
 
-import os
-
 from authmodules import newpassword, rcfile, sqltable
 from authmodules.rcfile import RcFile
 from authmodules.sqlclause import Statement
@@ -60,9 +58,7 @@ def update(
 ) -> Statement:
     """Raises PermanentFailure for settings that make none."""
     prefix = database.prefix
-    default = os.fsencode(rc.text("DEFAULT_DOMAIN"))
-    local_part, at, domain = user.partition(b"@")
-    values = {"local_part": local_part, "domain": domain or default, "service": service}
+    values = sqltable.variables(user, service, rc)
     clause = rc.text(prefix + "CHPASS_CLAUSE")
     if clause:
         values["newpass"] = new
@@ -86,7 +82,7 @@ def update(
         f"UPDATE {rc.needed(prefix + 'USER_TABLE')} SET ",
         *changed,
         f" WHERE {columns[0]} = ",
-        user + b"@" + default if default and not at else user,
+        sqltable.with_domain(user, rc),
         " AND (",
         *sqltable.translated(prefix + "WHERE_CLAUSE", where, values, rc, database.grammar),
         ")",

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from authmodules import rcfile, sqlclause
 from authmodules.rcfile import RcFile
 from authmodules.sqlclause import BadClause, Grammar, Statement
-from courierchain import cram, handover, log, passwords, proof, scram
+from courierchain import cram, handover, log, options, passwords, proof, scram
 from courierchain.account import MAX_ID, Account
 from courierchain.authmodule import PermanentFailure, Rejected, TemporaryFailure
 from courierchain.request import Request
@@ -46,10 +46,12 @@ FIELDS = (  # setting, column if it isn't set; in the order of the query
 )
 OTHERS = (
     *("USER_TABLE", "WHERE_CLAUSE", "SELECT_CLAUSE"),
+    *("APP_PASSWORD_TABLE", "APP_PASSWORD_CLAUSE"),  # ours, see apppassword
     # For other programs than modules of a chain:
     *("ENUMERATE_CLAUSE", "CHPASS_CLAUSE", "DEFAULTDELIVERY", "DEFAULTDELIVERY_FIELD"),
 )
 LEAST, MOST = 6, len(FIELDS)  # columns
+MOST_ROWS = 64  # that a database gives at the most, where it can be told so
 
 Row = list[bytes | None]
 Rows = tuple[int, list[Row]]  # how many columns they have, and the rows
@@ -64,7 +66,7 @@ class Database:
                  With `writes` the statement may change something
     """
 
-    __slots__ = ("prefix", "names", "grammar", "ask", "has_secret")
+    __slots__ = ("prefix", "module", "names", "grammar", "ask", "has_secret")
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Database:
         has_secret: bool = True,
     ):
         self.prefix = prefix
+        self.module = f"auth{prefix.rstrip('_').lower()}"  # its name in the log
         own = (*connection, *(name for name, _ in FIELDS), *OTHERS)
         self.names = frozenset((*(prefix + name for name in own), "DEFAULT_DOMAIN"))
         self.grammar = grammar
@@ -104,11 +107,15 @@ def answer(request: Request, settings: Settings, path: str, database: Database) 
     row = lookup(user, request.service, rc, database, settings)
     # What follows takes as long over no row, so an unknown user is not a faster answer.
     if request.login:
-        proved = is_password(secret, row)
+        proved = is_password(secret, row) and not has_option("onlyapppasswords", row)
+        if row and not proved and may_have_app_passwords(row, rc, database):
+            from authmodules import apppassword  # here: few sites have them
+
+            proved = apppassword.is_one(secret, user, request.service, row, rc, database, settings)
     elif response:
-        proved = is_response(response, row)
+        proved = is_response(response, row) and not has_option("onlyapppasswords", row)
     elif question:
-        proved = has_proved(question, row, settings)
+        proved = not has_option("onlyapppasswords", row) and has_proved(question, row, settings)
     else:
         proved = row is not None and not passwords.is_locked(row[1])
     if row is None or not proved:
@@ -144,9 +151,7 @@ def lookup(
 def query(user: bytes, service: bytes, rc: RcFile, database: Database) -> Statement:
     """Raises TemporaryFailure for settings that make none."""
     prefix = database.prefix
-    default = os.fsencode(rc.text("DEFAULT_DOMAIN"))
-    local_part, at, domain = user.partition(b"@")
-    values = {"local_part": local_part, "domain": domain or default, "service": service}
+    values = variables(user, service, rc)
     clause = rc.text(prefix + "SELECT_CLAUSE")
     if clause:
         return translated(prefix + "SELECT_CLAUSE", clause, values, rc, database.grammar)
@@ -158,14 +163,26 @@ def query(user: bytes, service: bytes, rc: RcFile, database: Database) -> Statem
         )
     table = rc.needed(prefix + "USER_TABLE")
     where = rc.text(prefix + "WHERE_CLAUSE", "1=1")
-    name = user + b"@" + default if default and not at else user
     return [
         f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ",
-        name,
+        with_domain(user, rc),
         " AND (",
         *translated(prefix + "WHERE_CLAUSE", where, values, rc, database.grammar),
         ")",
     ]
+
+
+def variables(user: bytes, service: bytes, rc: RcFile) -> sqlclause.Values:
+    """What stands for $(local_part), $(domain) and $(service) in a clause."""
+    local_part, _, domain = user.partition(b"@")
+    default = os.fsencode(rc.text("DEFAULT_DOMAIN"))
+    return {"local_part": local_part, "domain": domain or default, "service": service}
+
+
+def with_domain(user: bytes, rc: RcFile) -> bytes:
+    """The userid as it stands in the table."""
+    default = os.fsencode(rc.text("DEFAULT_DOMAIN"))
+    return user + b"@" + default if default and b"@" not in user else user
 
 
 def translated(
@@ -182,6 +199,17 @@ def is_password(secret: bytes, row: Row | None) -> bool:
     if not crypt and clear and same(secret, clear):
         return True
     return passwords.verify(secret, crypt)
+
+
+def has_option(name: str, row: Row | None) -> bool:
+    return row is not None and options.is_on(name, {"OPTIONS": os.fsdecode(row[-1] or b"")})
+
+
+def may_have_app_passwords(row: Row, rc: RcFile, database: Database) -> bool:
+    names = ("APP_PASSWORD_TABLE", "APP_PASSWORD_CLAUSE")
+    is_configured = any(rc.text(database.prefix + name) for name in names)
+    is_off = has_option("disableapppasswords", row) or passwords.is_locked(row[1])
+    return is_configured and not is_off
 
 
 def is_response(response: cram.Answer, row: Row | None) -> bool:
@@ -220,7 +248,7 @@ def account(row: Row, rc: RcFile, prefix: str) -> Account:
         raise wrong(0, "a row without a name", "let the first column be the userid")
     if not (row[5] or b"").startswith(b"/"):
         raise wrong(5, f"home {log.safe(row[5] or b'')!r}", "it begins with a /")
-    maildir, quota, fullname, options = (os.fsdecode(text or b"") for text in row[6:MOST])
+    maildir, quota, fullname, more = (os.fsdecode(text or b"") for text in row[6:MOST])
     return Account(
         user=name,
         uid=number(3, "uid"),
@@ -229,7 +257,7 @@ def account(row: Row, rc: RcFile, prefix: str) -> Account:
         fullname=fullname,
         maildir=maildir,
         quota=quota,
-        options=options,
+        options=more,
     )
 
 
