@@ -172,7 +172,7 @@ class AuthModule:
 
     def _pass_on(self, raw: bytes, argv: list[str], env: dict[str, str]) -> None:
         try:
-            request.offer(raw)
+            request.pass_on(raw)
             handover.become(argv, env, record=True)
         except (OSError, CannotBecome) as why:
             log.err(f"{self.name}: {why}")
@@ -254,7 +254,7 @@ def going_on(name: str, account: Account, service: bytes) -> handover.Main:
             become_user(account)
             enter_home(account)
             answer = request.encode(service, request.AUTHENTICATED, os.fsencode(account.user))
-            request.offer(answer)
+            request.pass_on(answer)
             handover.become(argv, env, record=True)
         except (Unusable, BadRequest, CannotBecome, OSError) as why:
             # Too late for the login program, which needs root: the client gets its answer here.
@@ -273,7 +273,7 @@ def passing_on(name: str, account: Account, question: Request) -> handover.Main:
         try:
             become_user(account)
             os.chdir("/")
-            request.offer(question.raw)
+            request.pass_on(question.raw)
             handover.become(argv, env, record=True)
         except (Unusable, CannotBecome, OSError) as why:
             log.err(f"{name}: user={log.safe(account.user)}: {why}")

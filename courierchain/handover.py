@@ -10,9 +10,10 @@ A program is resident if `preload` was told to load it (couriertcpd does, for th
 finds in its command line) and the file at its path is still the same device and inode. With
 COURIER_COLDEXEC=1 in the environment nothing is resident.
 
-Either way the next program finds: its argv and environment; descriptors 0, 1, 2, and 3 if it
-carries a record; no other; signals at their defaults. The exit status is that of the last program.
-(Resident, it has those of `connections` beside it, where there are any.)
+Either way the next program finds: its argv and environment; descriptors 0, 1, 2, and, if there is
+one, the record, on 3 (a resident program has it by `request.take` without a descriptor); no other;
+signals at their defaults. The exit status is that of the last program. (Resident, it has those of
+`connections` beside it, where there are any.)
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def load_late_modules() -> None:
 
 
 def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> None:
-    """Become the program `argv[0]`; with `record`, hand it descriptor 3. Never returns.
+    """Become the program `argv[0]`; with `record`, hand it descriptor 3, or what `request.pass_on`
+    was given. Never returns.
 
     Raises CannotBecome.
     """
@@ -121,6 +123,7 @@ def become(argv: list[str], env: dict[str, str], *, record: bool = False) -> Non
     for caught in (SIGPIPE, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ):
         signal(caught, SIG_DFL)
     try:
+        request.put_down()
         os.closerange(request.RECORD + 1, HIGHEST)
         os.execve(path, argv, env)
     except (OSError, ValueError) as why:

@@ -8,7 +8,8 @@ a reader takes none, one or two. The answer of an accepting module is a record t
 `authenticated`, authdata the value of AUTHENTICATED.
 
 A record travels in a pipe that is written whole before anyone reads it: it fits in the pipe's
-buffer, so nobody has to stay behind to write the rest.
+buffer, so nobody has to stay behind to write the rest. Between resident programs it stays in this
+process (`pass_on`): the pipe is made when the next program turns out to be executed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RECORD = 3  # the descriptor
 LARGEST = 4096  # octets; below the smallest pipe buffer there is
 PATIENCE = 10.0  # seconds that the writer at the other end may take
 AUTHENTICATED = b"authenticated"
+
+_passed: bytes | None = None
 
 
 class BadRequest(Exception):
@@ -116,11 +119,31 @@ def offer(record: bytes) -> None:
         os.close(reader)
 
 
+def pass_on(record: bytes) -> None:
+    """Have `record` for the program that this process becomes next (courierchain.handover)."""
+    global _passed
+    close()
+    _passed = record
+
+
+def put_down() -> None:
+    """What was passed on, on descriptor 3: for a program that is executed. Raises OSError."""
+    global _passed
+    if _passed is not None:
+        record, _passed = _passed, None
+        offer(record)
+
+
 def take() -> bytes:
-    """What descriptor 3 holds, to its end; empty if it is closed or holds nothing. Closes it.
+    """What was passed on, or else what descriptor 3 holds, to its end; empty if it is closed or
+    holds nothing. Closes it.
 
     Raises BadRequest if it is larger than LARGEST, or its writer neither writes nor closes.
     """
+    global _passed
+    if _passed is not None:
+        record, _passed = _passed, None
+        return record
     record = b""
     poller = poll()
     poller.register(RECORD, POLLIN)
@@ -143,4 +166,6 @@ def take() -> bytes:
 
 
 def close() -> None:
+    global _passed
+    _passed = None
     os.closerange(RECORD, RECORD + 1)  # which does not mind if it is closed already

@@ -273,7 +273,7 @@ def hand_on(session: Authorization, argv: list[str], env: dict[str, str]) -> int
         elif not throttle.allowed(env, env["COURIER_LOGIN_USER"]):
             handover.start_over(env, failure.LOCKED)
         else:
-            request.offer(session.request)
+            request.pass_on(session.request)
             handover.become(argv[1:], env, record=True)
     except (CannotBecome, OSError) as why:
         log.err(f"{why}, {tried(env)}{address(env)}")

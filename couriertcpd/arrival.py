@@ -7,7 +7,7 @@ which changes what is known of it; then a process is told of it, over a channel 
 from __future__ import annotations
 
 import os
-from socket import AF_INET6, SO_KEEPALIVE, SOL_SOCKET, inet_ntop, socket
+from socket import AF_INET6, inet_ntop, socket
 
 from couriertcpd.listen import address_bytes, peer_name
 
@@ -37,7 +37,6 @@ class Arrival:
     def __init__(self, client: socket, peer: tuple):
         """`peer`: as accept() gives it. Raises OSError."""
         here = client.getsockname()
-        client.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         self.client = client
         self.address = address_bytes(peer)
         self.remote = (inet_ntop(AF_INET6, self.address), peer[1])

@@ -91,6 +91,8 @@ def open_sockets(
         for opened in sockets:
             opened.close()
         raise
+    for sock in sockets:  # which their connections inherit
+        _set(sock, "SO_KEEPALIVE", socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sockets
 
 
@@ -177,11 +179,15 @@ def _set_options(fresh: socket.socket) -> None:
     ]
     if fresh.family == socket.AF_INET6:
         wanted.append(("IPV6_V6ONLY", socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0))
-    for name, level, option, value in wanted:
-        try:
-            fresh.setsockopt(level, option, value)
-        except OSError as why:
-            log.plain(f"setsockopt({name}): {why.strerror}")
+    for each in wanted:
+        _set(fresh, *each)
+
+
+def _set(sock: socket.socket, name: str, level: int, option: int, value: int) -> None:
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError as why:
+        log.plain(f"setsockopt({name}): {why.strerror}")
 
 
 def address_bytes(sockaddr: tuple) -> bytes:

@@ -33,6 +33,7 @@ from _signal import (
     SIGINT,
     SIGTERM,
     SIGUSR2,
+    getsignal,
     set_wakeup_fd,
     signal,
 )
@@ -54,6 +55,7 @@ from courierchain import (
     netstrings,
     parking,
     relay,
+    request,
 )
 from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
@@ -275,7 +277,7 @@ class Worker:
 
     def _forget(self) -> None:
         os.closerange(0, 2)
-        os.closerange(RECORD, RECORD + 1)
+        request.close()
         os.dup2(LOG, 2)  # which was the client, with -stderr=socket
         os.chdir(self._directory)
         os.umask(self._umask)
@@ -360,4 +362,5 @@ def send(channel: socket, message: bytes, descriptors: Sequence[int]) -> bool:
 def signals_to_default() -> None:
     set_wakeup_fd(-1)
     for number in (SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2):
-        signal(number, SIG_DFL)
+        if getsignal(number) != SIG_DFL:
+            signal(number, SIG_DFL)

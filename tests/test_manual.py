@@ -37,6 +37,7 @@ OPTIONS: dict[str, set[str]] = {  # a program that isn't here has none
     "couriertls": {*tls_options.FLAGS, *tls_options.DESCRIPTORS, *tls_options.TEXTS},
     "courierlogger": {*logger_options.FLAGS, *logger_options.VALUES},
     "courierctl": {"C", "h"},
+    "courierpop3login": {"front"},
     "makedat": {*MAKEDAT_OPTIONS, "cidr"},
     "authdaemond": {"rc"},
     "authtest": {"s", "chain"},
