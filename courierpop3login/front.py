@@ -437,7 +437,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         log.err(f"{argv[0]} -front: {why}")
         return 1
     raise_limit()
-    return Front(socket(AF_UNIX, SOCK_SEQPACKET, 0, fileno=0), words, env, has_relay).run()
+    channel = socket(AF_UNIX, SOCK_SEQPACKET, 0, fileno=daemon.park(0))
+    daemon.to_null((0,))  # what has a client there is taken for its process
+    return Front(channel, words, env, has_relay).run()
 
 
 def give_up_root(user: str) -> None:

@@ -18,6 +18,7 @@ Fronts    the present one, and those from before a reload
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -249,27 +250,31 @@ class Fronts:
         """Raises ValueError for what no front says."""
         try:
             kind, number, rest = words.parsed(data)
+            if kind not in (words.LOGIN, words.PLAIN, words.STLS, words.OVER):
+                raise ValueError("an unknown message")
             arrival = front.held.get(number)
             if arrival is None:
                 return  # told that a handshake has failed when its time was up
-            if kind == words.OVER:
+            if kind != words.STLS or not descriptors:
                 del front.held[number]
-                self._release(arrival)
+            if kind == words.OVER or not descriptors:
+                self._drop(arrival, is_lost=kind != words.OVER)
                 return
-            if not descriptors:
-                raise ValueError("no connection")
             arrival.client = socket(fileno=descriptors.pop())
             if kind == words.STLS:
                 self._encrypt(arrival)
-                return
-            if kind not in (words.LOGIN, words.PLAIN):
-                raise ValueError("an unknown message")
-            arrival.login = rest if kind == words.LOGIN else None
-            del front.held[number]
-            self._serve(arrival)
+            else:
+                arrival.login = rest if kind == words.LOGIN else None
+                self._serve(arrival)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _drop(self, arrival: Arrival, *, is_lost: bool) -> None:
+        """is_lost: its connection has come without a descriptor, for there was none left here."""
+        if is_lost:
+            log.err(f"front: {os.strerror(errno.EMFILE)}")
+        self._release(arrival)
 
     def _ended(self, front: Front) -> None:
         log.err(f"{self._argv[0]} -front: has ended, and {len(front.held)} clients with it")

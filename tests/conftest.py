@@ -252,10 +252,8 @@ def freeze(*pids: int) -> None:
 
 
 def has_client(pid: int) -> bool:
-    """Whether a process has a connection on descriptor 0, and is not the front of many."""
+    """Whether a process has a connection on descriptor 0."""
     try:
-        if is_front(pid):
-            return False
         return os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
     except OSError:
         return False
