@@ -36,7 +36,7 @@ from courierchain import handover, netstrings
 
 HOLD, AGAIN, SECURED, LOST = b"+", b"<", b"s", b"x"
 LOGIN, PLAIN, STLS, OVER = b">", b"p", b"t", b"."
-LONGEST = 8192  # octets of a message: a Login with the largest request, and room
+LONGEST = 16384  # octets of a message: a Login with the largest request and userid, and room
 DIGITS = 18  # of a number
 
 Environment = dict[str, str]

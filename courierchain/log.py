@@ -19,12 +19,13 @@ from select import POLLOUT, poll
 _SAFE = bytes(
     octet if 0x21 <= octet <= 0x7E and octet not in b",[]" else ord(".") for octet in range(256)
 )
-PATIENCE = 100  # milliseconds that a line waits for a log that nobody reads
+PATIENCE = 100  # milliseconds that a line waits for a log that nobody reads; the next ones don't
 MAX_SHOWN = 256  # octets of a user's text in one line
 
 # Takes the lines, without their LF, instead of descriptor 2: in a process that is its own logger.
 divert: Callable[[str], None] | None = None
 
+_is_stuck = False
 _writable = poll()
 _writable.register(2, POLLOUT)
 
@@ -52,12 +53,15 @@ def line(priority: str, text: str) -> None:
 
 def plain(text: str) -> None:
     """Write one line that has no priority, as Courier writes a few."""
+    global _is_stuck
     text = text.replace("\n", " ").replace("\r", " ")
     if divert:
         divert(text)
         return
     try:
-        if _writable.poll(PATIENCE):
+        ready = _writable.poll(0 if _is_stuck else PATIENCE)
+        _is_stuck = not ready
+        if ready:
             os.write(2, os.fsencode(text + "\n"))
     except OSError:
         pass

@@ -38,21 +38,18 @@ from _socket import (
     socket,
 )
 from collections.abc import Callable
+from errno import EMFILE
 from heapq import heapify, heappop, heappush
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from stat import S_ISSOCK
 from sys import byteorder
-from time import monotonic, time
+from time import monotonic
 
 from courierchain import daemon, front, handover, log, netstrings
-from courierchain.client import MOST_DISCARDED, PEEKED
+from courierchain.client import PEEKED
 from courierchain.refusal import Refused
 from courierchain.request import RECORD
-from courierchain.settings import Settings
-from courierpop3login import stls
-from courierpop3login.main import begin, dialect, has_login_path, is_again, sessions
-from courierpop3login.session import Authorization
-from pop3proto.commands import LineReader
+from courierpop3login.visitor import Manner, Unfit, Visitor
 
 BATCH = 16  # messages of the listener that are read in a row
 MOST_MANNERS = 1000  # sets of variables whose sessions are known
@@ -60,64 +57,6 @@ SLACK = 64  # times of clients that have left, beyond twice as many as have not
 DESCRIPTOR = CMSG_SPACE(4)
 EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-
-
-class Unfit(Exception):
-    """Sessions with these variables are left to processes of their own."""
-
-
-class Manner:
-    """What sessions with the same variables have in common.
-
-    begun: makes one. budget, delay: seconds, POP3_LOGIN_TIMEOUT and POP3_FAILURE_DELAY.
-    """
-
-    __slots__ = ("begun", "budget", "delay")
-
-    def __init__(self, argv: list[str], env: dict[str, str], has_relay: bool):
-        """Raises Unfit."""
-        try:
-            if is_again(env) or not has_login_path(argv, env):
-                raise Unfit
-            argv, env = begin(argv, env)
-            settings = Settings(env)
-            self.budget = settings.seconds("POP3_LOGIN_TIMEOUT")
-            self.delay = settings.seconds("POP3_FAILURE_DELAY")
-            is_foreign = dialect(settings) is not Authorization
-            if is_foreign or not self.budget or (not has_relay and stls.is_usable(env, False)):
-                raise Unfit
-            self.begun: Callable[[bool], Authorization] = sessions(argv, env, settings, has_relay)
-        except ValueError as why:
-            raise Unfit from why
-
-
-class Visitor:
-    """A client. socket: None while the listener makes a handshake with it, and when it has left.
-
-    where: its address and port, as they stand in log lines. unsent: octets that it hasn't taken.
-    is_ending: it sends no more than it has sent.
-    deadline, until: when its time is up, and before when nothing is said to it or heard of it, on
-    the monotonic clock. delayed: what is to be said then.
-    """
-
-    __slots__ = (
-        *("number", "socket", "manner", "session", "reader", "where", "expire", "deadline"),
-        *("unsent", "until", "delayed", "is_ending"),
-    )
-
-    def __init__(self, number: int, client: socket, where: str, manner: Manner, expire: int):
-        self.number = number
-        self.socket: socket | None = client
-        self.where = where
-        self.manner = manner
-        self.expire = expire
-        self.deadline = monotonic() + max(0.0, min(expire - time(), manner.budget))
-        self.session = manner.begun(False)
-        self.reader = LineReader()
-        self.unsent = b""
-        self.until = 0.0
-        self.delayed = b""
-        self.is_ending = False
 
 
 class Front:
@@ -178,8 +117,9 @@ class Front:
                 descriptor = int.from_bytes(controls[0][2][:4], byteorder)
                 client = socket(AF_INET, SOCK_STREAM, 0, fileno=descriptor)
                 self._TAKEN[kind](self, number, client, rest)
-            else:
-                self._tell(front.OVER, number)  # there was no descriptor left for it
+            else:  # there was no descriptor left for it
+                log.err(f"front: {os.strerror(EMFILE)}")
+                self._tell(front.OVER, number)
         return True
 
     def _hold(self, number: int, client: socket, rest: bytes) -> None:
@@ -209,8 +149,6 @@ class Front:
             self._pass(front.PLAIN, number, client)
             client.close()
             return None
-        if expire is None:
-            expire = int(time()) + manner.budget
         where = f"ip=[{address}], port=[{port}]"
         visitor = Visitor(number, client, where, manner, expire)
         self._visitors[number] = visitor
@@ -228,16 +166,11 @@ class Front:
         return manner
 
     def _secure(self, number: int, client: socket, rest: bytes) -> None:
-        """After STLS: what was said before it is forgotten."""
         visitor = self._visitors.get(number)
         if visitor is None:  # its time was up meanwhile
             client.close()
             return
-        visitor.socket = client
-        visitor.manner = self._manner(front.split_ends(rest)[2])
-        visitor.session = visitor.manner.begun(False)
-        visitor.reader = LineReader()
-        visitor.is_ending = False
+        visitor.begin_again(client, self._manner(front.split_ends(rest)[2]))
         self._watch(visitor)
 
     def _lose(self, number: int) -> None:
@@ -342,8 +275,7 @@ class Front:
     def _conclude(self, visitor: Visitor) -> None:
         session = visitor.session
         if session.quit:
-            assert visitor.socket
-            discard_input(visitor.socket)
+            visitor.discard_input()
             log.info(f"LOGOUT, {visitor.where}")
             self._disconnect(visitor)
             return
@@ -410,16 +342,6 @@ class Front:
             log.debug(f"Disconnected, {visitor.where}")
             del self._visitors[visitor.number]
             self._tell(front.OVER, visitor.number)
-
-
-def discard_input(client: socket) -> None:
-    """As courierchain.client.Client has it."""
-    try:
-        for _ in range(MOST_DISCARDED):
-            if not client.recv(PEEKED, MSG_DONTWAIT):
-                break
-    except OSError:
-        pass
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
