@@ -41,6 +41,7 @@ TAKEN: dict[str, tuple[bytes, ...]] = {  # by programs of ours; one that isn't h
     "authpgsql": OF_SECRETS,
     "authpwd": (LOGIN, EXTERNAL),
     "authshadow": (LOGIN, EXTERNAL),
+    "authsaslauthd": (LOGIN,),
     "authsqlite": OF_SECRETS,
     "authuserdb": OF_SECRETS,
     "authvchkpw": (LOGIN,),
@@ -80,7 +81,7 @@ class Chain:
                 self.may_talk |= name != "authpipe"
             elif OAUTHBEARER not in types or self.may_take(EXTERNAL):  # hands on to those behind it
                 self.taken.update(types)
-                if word.endswith("authcheckpassword") and env.get(CHECKS_APOP) == "1":
+                if name == "authcheckpassword" and env.get(CHECKS_APOP) == "1":
                     self.taken.add(APOP)
 
     def may_take(self, authtype: bytes) -> bool:

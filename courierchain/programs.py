@@ -35,6 +35,7 @@ ENTRIES = {  # program: "module:what is called with argv and environment"
     "authshadow": "authmodules.authshadow:authshadow",
     "authsqlite": "authmodules.authsqlite:authsqlite",
     "authuserdb": "authmodules.authuserdb:authuserdb",
+    "authsaslauthd": "authmodules.authsaslauthd:authsaslauthd",
     "authvchkpw": "authmodules.authvchkpw:authvchkpw",
     "checkpassword-accepted": "authmodules.checkpassword_accepted:main",
     "checkpassword-courier": "authmodules.checkpassword_courier:main",

@@ -36,6 +36,8 @@ DEFAULTS: dict[str, str | int] = {
     "AUTHPGSQL_RC": "/etc/courier/authpgsqlrc",
     "AUTHPIPE_PROGRAM": "/etc/courier/authProg",
     "AUTHPROGRAM_TIMEOUT": 30,  # seconds that a program asked about a login may take
+    "AUTHSASLAUTHD_ACCOUNTS": "passwd",  # or next: the next modules know whom saslauthd let in
+    "AUTHSASLAUTHD_SOCKET": "/run/saslauthd/mux",
     "AUTHSQLITE_RC": "/etc/courier/authsqliterc",
     "AUTHSQL_CONNECT_TIMEOUT": 10,  # seconds to reach a database
     "AUTHSQL_QUERY_TIMEOUT": 10,  # seconds to wait for its answer

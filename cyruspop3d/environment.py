@@ -10,6 +10,7 @@ import os
 
 from cyruspop3d.config import Config
 
+SASLAUTHD = "authsaslauthd"
 PRODUCT = "courierpop3"
 SHORTEST_TIMEOUT = 600  # seconds; RFC 1939 section 3 asks for as much
 LONGEST = 86400  # seconds that the programs of the chain take
@@ -31,9 +32,30 @@ Environment = dict[str, str]
 
 def command(config: Config) -> list[str]:
     """The chain. A name without `/` is one of our own programs, or found in PATH."""
-    modules = config.chain.get("MODULES") or "authpam"
     maildir = config.chain.get("MAILDIR") or "./Maildir"
-    return ["courierpop3login", *modules.split(), "courierpop3d", maildir]
+    return ["courierpop3login", *modules(config), "courierpop3d", maildir]
+
+
+def modules(config: Config) -> list[str]:
+    """Those of courier_modules, authpam without it. With `sasl_pwcheck_method: saslauthd` that one
+    is asked first, and those of courier_modules know the accounts; without them the system does."""
+    named = config.chain.get("MODULES", "").split()
+    if not asks_saslauthd(config) or SASLAUTHD in named:
+        return named or ["authpam"]
+    return [SASLAUTHD, *named]
+
+
+def asks_saslauthd(config: Config) -> bool:
+    return "saslauthd" in config.text("sasl_pwcheck_method").lower().split()
+
+
+def saslauthd(config: Config) -> Environment:
+    if not asks_saslauthd(config):
+        return {}
+    found = {"AUTHSASLAUTHD_ACCOUNTS": "next" if config.chain.get("MODULES") else "passwd"}
+    if path := config.text("sasl_saslauthd_path"):
+        found["AUTHSASLAUTHD_SOCKET"] = path
+    return found
 
 
 def settings(config: Config, service: str, ssf: int) -> Environment:
@@ -61,6 +83,7 @@ def settings(config: Config, service: str, ssf: int) -> Environment:
     }
     found.update(mechanisms(config, allows_plain))
     found.update(tls(config))
+    found.update(saslauthd(config))
     ours = {name: value for name, value in config.chain.items() if name not in OWN}
     return {**found, **ours}
 

@@ -84,6 +84,8 @@ TABLE = {
     "maxlogins_per_user": Row("integer", "0"),
     "proc_path": Row("text", ""),
     "allowapop": Row("switch", "yes"),
+    "sasl_pwcheck_method": Row("text", ""),
+    "sasl_saslauthd_path": Row("text", ""),
     # No effect here.
     "allowanonymouslogin": Row("switch", "no", False),
     "popuseacl": Row("switch", "no", False),
@@ -95,9 +97,7 @@ TABLE = {
     "loginrealms": Row("text", "", False),
     "loginuseacl": Row("switch", "no", False),
     "altnamespace": Row("switch", "yes", False),
-    "sasl_pwcheck_method": Row("text", "", False),
     "sasl_auxprop_plugin": Row("text", "", False),
-    "sasl_saslauthd_path": Row("text", "", False),
     "sasl_minimum_layer": Row("integer", "0", False),
     "sasl_maximum_layer": Row("integer", "256", False),
     "tls_prefer_server_ciphers": Row("switch", "no", False),

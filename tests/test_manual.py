@@ -60,7 +60,7 @@ FOREIGN = {
     "ldap.conf(5)",
     *("pam(7)", "pam.d(5)", "passwd(5)", "resolv.conf(5)", "shadow(5)", "syslog(3)"),
     "systemd.socket(5)",
-    *("cyrus.conf(5)", "imapd.conf(5)", "master(8)"),
+    *("cyrus.conf(5)", "imapd.conf(5)", "master(8)", "saslauthd(8)"),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from courierchain.authtypes import CRAM, EXTERNAL, LOGIN, TAKEN
+from courierchain.authtypes import APOP, CRAM, EXTERNAL, KNOW_SECRETS, LOGIN, TAKEN
 from courierchain.cram import state_of
 from tests.chain.test_pam import UNIX, command
 from tests.chain.test_pam import add_user as add_user  # a fixture
@@ -386,12 +386,14 @@ def test_a_module_takes_what_the_table_says(module, environment, script):
         env[f"AUTH{name}_RC"] = "/nowhere/rc"
     env["VPOPMAIL_ASSIGN"], env["VPOPMAIL_DOMAIN"] = "/nowhere/assign", "example.com"
     looks_up = {"authcram", "authldap", "authmysql", "authpgsql", "authsqlite"}
-    looks_up |= {"authuserdb", "authvchkpw"}
+    looks_up |= {"authsaslauthd", "authuserdb", "authvchkpw"}
+    env["AUTHSASLAUTHD_SOCKET"] = "/nowhere/mux"
     words = ["/bin/false"] if module == "authcheckpassword" else []  # which accepts nobody
-    for authtype in (LOGIN, *CRAM, EXTERNAL, b"cram-md4", b"LOGIN", b"plain", b"apop"):
+    for authtype in (LOGIN, *CRAM, EXTERNAL, b"cram-md4", b"LOGIN", b"plain", APOP):
         record = asked(authtype)
         done = stage(BIN / module, *words, following, record=record, env=env)
-        taken = module in looks_up and authtype in TAKEN[module]
+        knows = authtype in TAKEN[module] or (authtype == APOP and module in KNOW_SECRETS)
+        taken = module in looks_up and knows
         asks = taken or module == "authdaemon"
         assert done.stdout == (b"trouble\n" if asks else record), authtype
 
