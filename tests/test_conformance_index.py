@@ -3,25 +3,40 @@ name of a test.
 
     python tests/test_conformance_index.py       prints the table: id, file::test...
 
-Ids are those of the conformance list and, as row_01 to row_58, the checklist of the reference of
-couriertcpd. A name has them in any case, `_` for `-`: test_cve_20_2595_06_...
+Ids are those of the conformance list; as row_01 to row_58, the checklist of the reference of
+couriertcpd; and as c10_01 to c10_56, that of the reference of Cyrus's pop3d. Of this one c10_24 to
+c10_32 are master's (prefork, maxchild, an idle worker before a new one, maxforkrate, five failures,
+a crash in a session, babysit, SIGHUP, SIGTERM), and the README says why NOT_ALIKE are otherwise
+here. The name of a recorded conversation counts as a test's. A name has them in any case, `_` for
+`-`: test_cve_20_2595_06_...
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.cyruspop3d.conversations import CONVERSATIONS  # noqa: E402
+
 TESTS = Path(__file__).parent
-ID = re.compile(r"(?<![a-z0-9])((?:cve|row|f_net|f_pid|authchain|[0-9]{4})_\d+)(?![0-9])")
+ID = re.compile(r"(?<![a-z0-9])((?:cve|row|c10|f_net|f_pid|authchain|[0-9]{4})_\d+)(?![0-9])")
 
 
 def span(prefix: str, first: int, last: int, form: str = "02") -> set[str]:
     return {f"{prefix}_{number:{form}}" for number in range(first, last + 1)}
 
 
+NOT_ALIKE = {
+    "c10_17": "TCP wrappers",
+    "c10_38": "a line over 8191 octets",
+    "c10_56": "telemetry of commands sent at once",
+}
+OF_MASTER = span("c10", 24, 32)
 REQUIRED = {
+    *(span("c10", 1, 56) - NOT_ALIKE.keys() - OF_MASTER),
     *span("row", 1, 58),
     *span("2595", 1, 9),
     *span("8314", 1, 8),
@@ -59,7 +74,15 @@ def index() -> dict[str, list[str]]:
     for test, places in names().items():
         for name in ID.findall(test.lower().replace("test_", "", 1)):
             found.setdefault(name, []).extend(places)
+    for title in CONVERSATIONS:
+        for name in ID.findall(title):
+            found.setdefault(name, []).append(f"cyruspop3d/conversations.py::{title}")
     return found
+
+
+def test_what_is_not_alike_is_in_the_readme():
+    text = (TESTS.parent / "README.rst").read_text()
+    assert [words for words in NOT_ALIKE.values() if words not in text] == []
 
 
 def test_every_id_is_in_the_name_of_a_test():

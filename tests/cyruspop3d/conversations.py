@@ -2,7 +2,8 @@ r"""What a client says to Cyrus's pop3d and to ours; and in what their answers d
 
 A conversation is a service of SERVICES, and its sessions: lines, each of which goes out with CRLF.
 @LOGIN stands for USER, of the conversation's own, and PASS. All is sent at once (both announce
-PIPELINING), and the client ends its side then.
+PIPELINING), and the client ends its side then. c10_NN in a name is a row of the checklist: see
+tests/test_conformance_index.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SERVICES = {  # options of imapd.conf
     "sub": {"popsubfolders": "yes", "uidl_format": "uidonly", "popminpoll": "5"},
     "dots": {"unixhierarchysep": "no", "username_tolower": "no", "readonly": "yes"},
     "secure": {"tls_required": "yes"},
+    "limited": {"maxlogins_per_user": "1", "maxlogins_per_host": "9"},
 }
 
 MESSAGES = (
@@ -32,28 +34,28 @@ RESPONSE = b64encode(b"\0nobody\0wrong").decode()
 AGAIN = "@LOGIN\nSTAT\nUIDL\nQUIT"
 
 CONVERSATIONS: dict[str, tuple[str, ...]] = {
-    "nothing": ("plain", ""),
-    "greeting": ("minimal", "QUIT"),
-    "silence": ("silent", "CAPA\nUSER x\nPASS x\nAUTH\nQUIT"),
+    "c10_33 nothing": ("plain", ""),
+    "c10_33 greeting": ("minimal", "QUIT"),
+    "c10_33 silence": ("silent", "CAPA\nUSER x\nPASS x\nAUTH\nQUIT"),
     "before": (
         "plain",
         "CAPA\nCAPA x\nNOOP\nSTAT\nLIST\nRETR 1\nDELE 1\nRSET\nTOP 1 1\nUIDL\nLAST\nXSENDER 1\n"
         "UTF8\nLANG\nAPOP\n\n CAPA\ncapa \nUSER\nUSER \nPASS\nPASS \nQUIT x\nQUIT\nNOOP",
     ),
-    "passwords": (
+    "c10_39 passwords": (
         "plain",
         "PASS x\nUSER a/b\nUSER a%b\nUSER a*b\nUSER a:b\nUSER a?b\nUSER a&b\nUSER a b\nPASS x\n"
         "USER nobody\nUSER other\nPASS wrong\nPASS wrong\nUSER ..\nPASS x\nUSER NoBody\nPASS x\n"
         f"USER {'x' * 80}\nPASS x\nUSER {'x' * 81}\nUSER a\x7fb\nUSER \xe4\n"
         "USER anonymous\nPASS x\nUSER x\nQUIT",
     ),
-    "sasl": (
+    "c10_35 sasl": (
         "plain",
         f"AUTH\nAUTH \nAUTH PLAIN {RESPONSE}\nAUTH plain\n*\nAUTH PLAIN\n{RESPONSE}\nAUTH NOTHING\n"
         "AUTH PLAIN !!!!\nAUTH PLAIN =\nAUTH LOGIN\nbm9ib2R5\nd3Jvbmc=\nAUTH CRAM-MD5 bm9ib2R5\n"
         "QUIT",
     ),
-    "texts": (
+    "c10_36 texts": (
         "plain",
         "@LOGIN\nSTAT\nSTAT x\nLIST\nLIST 2\nLIST 2 \nLIST 2 x\nLIST 2x\nLIST x\nLIST 0\nLIST 6\n"
         "LIST -1\nLIST 4294967295\nLIST 4294967296\nUIDL\nUIDL 1\nUIDL 9\nUIDL x\nRETR\nRETR x\n"
@@ -62,27 +64,27 @@ CONVERSATIONS: dict[str, tuple[str, ...]] = {
         "USER x\nPASS x\nAPOP x y\nAUTH PLAIN\nSTLS\nLAST\nXTND\nnoop\n\n NOOP\nCAPA\nCAPA x\n"
         "QUIT x\nQUIT\nSTAT",
     ),
-    "mail": (
+    "c10_46 mail": (
         "plain",
         "@LOGIN\nRETR 1\nRETR 2\nRETR 3\nRETR 4\nRETR 5\nTOP 1 0\nTOP 1 1\nTOP 1 9\nTOP 2 2\n"
         "TOP 3 0\nTOP 3 5\nTOP 5 0\nTOP 5 1\nTOP 4 4294967295\nTOP 4 4294967296\nQUIT",
     ),
-    "removal": (
+    "c10_48 removal": (
         "plain",
         "@LOGIN\nDELE 2\nDELE 2\nRETR 2\nLIST 2\nUIDL 2\nTOP 2 0\nSTAT\nLIST\nUIDL\nRSET\nSTAT\n"
         "DELE 1\nDELE 5\nDELE 3\nSTAT\nLIST\nUIDL\nQUIT",
         AGAIN,
     ),
-    "dropped": ("plain", "@LOGIN\nDELE 1\nDELE 2\nSTAT", AGAIN),
-    "ids of dovecot's": ("minimal", "@LOGIN\nUIDL\nUIDL 3\nCAPA\nQUIT"),
-    "flags": (
+    "c10_47 dropped": ("plain", "@LOGIN\nDELE 1\nDELE 2\nSTAT", AGAIN),
+    "c10_45 ids of dovecot's": ("minimal", "@LOGIN\nUIDL\nUIDL 3\nCAPA\nQUIT"),
+    "c10_45 flags": (
         "courier",
         "@LOGIN\nCAPA\nUIDL\nUIDL 2\nRETR 1\nTOP 2 1\nDELE 3\nRSET\nRETR 2\nQUIT",
         AGAIN,
     ),
-    "folder": ("sub", "USER @NAME+Lists\nPASS secret\nSTAT\nLIST\nUIDL\nQUIT"),
-    "no such folder": ("sub", "USER @NAME+Nothing/at/all\nPASS secret"),
-    "polls": ("sub", "@LOGIN\nCAPA\nUIDL\nNOOP\nQUIT", "@LOGIN"),
+    "c10_52 folder": ("sub", "USER @NAME+Lists\nPASS secret\nSTAT\nLIST\nUIDL\nQUIT"),
+    "c10_52 no such folder": ("sub", "USER @NAME+Nothing/at/all\nPASS secret"),
+    "c10_42 polls": ("sub", "@LOGIN\nCAPA\nUIDL\nNOOP\nQUIT", "@LOGIN"),
     "dots": ("dots", "USER a.b\nUSER A\nPASS x\n@LOGIN\nDELE 1\nSTAT\nQUIT"),
     "secure": ("secure", "CAPA\nUSER x\nPASS x\nAUTH PLAIN\nAUTH\nAPOP x y\nQUIT"),
     "digests": (
@@ -106,13 +108,13 @@ CHANGING = (
 # Conversation, what Cyrus's says, what ours says, and why.
 DIFFERENCES = (
     (
-        "sasl",
+        "c10_35 sasl",
         "-ERR [AUTH] authenticating: bad protocol / cancel",
         "-ERR [AUTH] authenticating: authentication failure",
         "an initial response to a mechanism that begins with a challenge is a guess, not a mistake",
     ),
     (
-        "no such folder",
+        "c10_52 no such folder",
         "-ERR [SYS/TEMP] Unable to open maildrop: Mailbox already exists",
         "-ERR [SYS/TEMP] Unable to open maildrop: Mailbox does not exist",
         "3.6 with autocreate says what isn't true",

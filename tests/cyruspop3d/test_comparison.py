@@ -12,6 +12,8 @@ import re
 import shutil
 import socket
 import tempfile
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,13 +134,13 @@ def comparable(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_both_answer_and_log_alike(pair, name):
+def test_c10_53_both_answer_and_log_alike(pair, name):
     service, *sessions = CONVERSATIONS[name]
     for session in sessions:
         said = octets(session, USERS[name])
         theirs, logged = pair.session(service, said)
         ours, logged_here = pair.session(f"{service}ours", said)
-        if name == "sasl":  # the one line of this text that is another here
+        if name == "c10_35 sasl":  # the one line of this text that is another here
             *first, last, quit_reply, end = comparable(theirs)
             theirs = [*first, expected(name, last), quit_reply, end]
             assert comparable(ours) == theirs
@@ -161,7 +163,7 @@ def test_apop_with_the_right_digest_logs_in(pair, service):
         assert client.ask("QUIT") == "+OK"
 
 
-def test_telemetry_of_both_has_one_form(pair):
+def test_c10_55_telemetry_of_both_has_one_form(pair):
     place = pair.cyrus.configdirectory / "log" / OBSERVED
     place.mkdir(mode=0o700)
     os.chown(place, NOBODY, NOBODY)
@@ -187,3 +189,73 @@ def test_telemetry_of_both_has_one_form(pair):
         told[service] = plain(marked, CHANGING)
     assert told["plainours"] == told["plain"]
     assert PASSWORD not in logs["plainours"]
+
+
+def log_in(client: Client, user: str = OBSERVED) -> str:
+    client.line()
+    client.ask(f"USER {user}")
+    return client.ask(f"PASS {PASSWORD}")
+
+
+def proc_files(pair, service: str) -> list[str]:
+    """Those of a service. A file may be gone before it is read."""
+    found = []
+    for path in (pair.cyrus.configdirectory / "proc").iterdir():
+        with suppress(FileNotFoundError):
+            text = path.read_text()
+            found += [text] if text.startswith(f"{service}\t") else []
+    return found
+
+
+def idle_in_mailbox(pair, service: str) -> str:
+    return next((text for text in proc_files(pair, service) if "user.mary\t\n" in text), "")
+
+
+def no_proc_file(pair, service: str) -> bool:
+    return not proc_files(pair, service)
+
+
+def test_c10_54_proc_files_of_both_have_one_form(pair):
+    told = {}
+    for service in ("plain", "plainours"):
+        with pair.cyrus.client(service) as client:
+            assert log_in(client).startswith("+OK")
+            text = wait_until(partial(idle_in_mailbox, pair, service), "the client is idle")
+            told[service] = plain(text, LOGGED).removeprefix(service)
+            client.ask("QUIT")
+            client.rest()
+        wait_until(partial(no_proc_file, pair, service), "the file is removed")
+    assert told["plainours"] == told["plain"] == "\t[127.0.0.1]\tmary\tuser.mary\t\n"
+
+
+def test_c10_44_sessions_over_the_limit_are_told_and_the_current_one_counts_once(pair):
+    with pair.cyrus.client("limitedours") as first:
+        assert log_in(first).startswith("+OK")
+        with pair.cyrus.client("plain") as other, pair.cyrus.client("limitedours") as second:
+            other.line()
+            text = "-ERR Too many open connections (3 of 9 from [127.0.0.1], 2 of 1 for mary)"
+            assert log_in(second) == text
+        assert first.ask("QUIT") == "+OK"
+        first.rest()
+    wait_until(partial(no_proc_file, pair, "limitedours"), "the files are removed")
+    with pair.cyrus.client("limitedours") as third:
+        assert log_in(third).startswith("+OK")
+
+
+def test_c10_50_a_shutdown_file_ends_sessions_and_keeps_new_ones_out(pair):
+    place = pair.cyrus.configdirectory / "msg/shutdown"
+    told = {}
+    try:
+        for service in ("plain", "plainours"):
+            with pair.cyrus.client(service) as client:
+                assert log_in(client).startswith("+OK")
+                place.write_text("[Back at noon\nor later\n")
+                first = client.ask("NOOP")
+                told[service] = [first, client.rest()]
+            with pair.cyrus.client(service) as client:
+                client.line()
+                told[service].append(client.rest())
+            place.unlink()
+    finally:
+        place.unlink(missing_ok=True)
+    assert told["plainours"] == told["plain"]

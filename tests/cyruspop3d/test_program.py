@@ -34,7 +34,7 @@ def run(cyrus, *words: str) -> subprocess.CompletedProcess:
         (["-C", "CONF", "-k"], 64, "-k: there is no Kerberos here"),
     ],
 )
-def test_what_it_cannot_do_has_an_exit_code_and_one_line(cyrus, words, status, said):
+def test_c10_02_c10_03_c10_20_what_it_cannot_do_has_an_exit_code(cyrus, words, status, said):
     done = run(cyrus, *[str(cyrus.conf) if word == "CONF" else word for word in words])
     assert done.returncode == status
     (line,) = done.stderr.splitlines()
@@ -43,7 +43,7 @@ def test_what_it_cannot_do_has_an_exit_code_and_one_line(cyrus, words, status, s
     assert done.stdout == reply
 
 
-def test_a_mistake_in_imapd_conf_is_named_with_its_line(cyrus):
+def test_c10_03_a_mistake_in_imapd_conf_is_named_with_its_line(cyrus):
     cyrus.configure("servername: x\nservername: y\n")
     done = run(cyrus, "-C", str(cyrus.conf))
     assert done.returncode == 78 and "servername: was set in" in done.stderr
@@ -73,7 +73,7 @@ def test_options_without_effect_are_one_line_of_log(cyrus):
     assert first.endswith("popuseacl, statuscache")
 
 
-def test_d_runs_the_command_with_name_pid_and_service(cyrus):
+def test_c10_18_d_runs_the_command_with_name_pid_and_service(cyrus):
     cyrus.configure(f"debug_command: echo %s %d %s 100%% > {cyrus.public}/told\n")
     with cyrus.start("-D") as client:
         assert client.line().startswith(READY)
@@ -83,7 +83,7 @@ def test_d_runs_the_command_with_name_pid_and_service(cyrus):
 
 
 @pytest.mark.parametrize(("ssf", "has_user"), [("1", False), ("2", True)])
-def test_p_over_1_allows_passwords(cyrus, ssf, has_user):
+def test_c10_22_p_over_1_allows_passwords(cyrus, ssf, has_user):
     cyrus.configure("allowplaintext: no\n")
     with cyrus.start("-p", ssf) as client:
         client.line()
@@ -92,7 +92,7 @@ def test_p_over_1_allows_passwords(cyrus, ssf, has_user):
         assert tags[0] == ("SASL CRAM-MD5 PLAIN LOGIN" if has_user else "SASL CRAM-MD5")
 
 
-def test_p_does_not_stand_for_tls_where_tls_is_required(cyrus):
+def test_c10_23_p_does_not_stand_for_tls_where_tls_is_required(cyrus):
     cyrus.configure("tls_required: yes\n")
     with cyrus.start("-p", "256") as client:
         client.line()
@@ -109,7 +109,7 @@ def test_stls_makes_passwords_welcome(cyrus, tls):
         check_inside(cyrus, client)
 
 
-def test_s_begins_with_tls(cyrus, tls):
+def test_c10_20_s_begins_with_tls(cyrus, tls):
     with cyrus.start("-s", tls=tls) as client:
         assert client.line().startswith(READY)
         check_inside(cyrus, client)

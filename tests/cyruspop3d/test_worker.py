@@ -121,7 +121,9 @@ def worker(cyrus):
         one.listening.close()
 
 
-def test_a_worker_tells_master_of_each_connection_and_ends_after_its_last(worker):
+def test_c10_06_c10_07_c10_08_a_worker_tells_master_and_ends_after_its_last(
+    worker,
+):
     one = worker("-U", "2")
     wait_until(one.is_waiting)
     assert one.told() == []  # nothing at the start
@@ -134,14 +136,14 @@ def test_a_worker_tells_master_of_each_connection_and_ends_after_its_last(worker
 
 
 @pytest.mark.parametrize("uses", ["0", "1"])
-def test_uses_0_and_1_are_one_session(worker, uses):
+def test_c10_09_uses_0_and_1_are_one_session(worker, uses):
     one = worker("-U", uses)
     one.session()
     assert one.status() == 0
     assert one.told() == [UNAVAILABLE, CONNECTION]
 
 
-def test_a_session_that_ends_without_quit_ends_the_worker(worker):
+def test_c10_10_a_session_that_ends_without_quit_ends_the_worker(worker):
     one = worker()
     one.client().close()
     assert one.status() == 0
@@ -149,13 +151,13 @@ def test_a_session_that_ends_without_quit_ends_the_worker(worker):
 
 
 @pytest.mark.parametrize(("name", "left"), [("CYRUS_SERVICE", ""), ("CYRUS_ID", None)])
-def test_without_masters_variables_it_ends_with_70(worker, name, left):
+def test_c10_01_without_masters_variables_it_ends_with_70(worker, name, left):
     one = worker(**{name: left})
     assert one.status() == 70
     assert one.log.read_text() == f"ERR: pop3d: could not getenv({name}); exiting\n"
 
 
-def test_only_one_worker_waits_for_a_connection(worker):
+def test_c10_16_only_one_worker_waits_for_a_connection(worker):
     first = worker()
     wait_until(first.is_waiting)
     second = worker(listening=first.listening.dup())
@@ -165,10 +167,14 @@ def test_only_one_worker_waits_for_a_connection(worker):
     client.close()
 
 
-def test_after_its_timeout_a_worker_that_has_served_leaves_and_a_fresh_one_stays(worker):
+def test_c10_11_c10_12_who_has_served_leaves_after_its_timeout_a_fresh_one_stays(worker):
     fresh, used = worker("-T", "1"), worker("-T", "1", CYRUS_ID="1")
+    patient = worker("-T", "0", CYRUS_ID="2")
+    patient.session()
     used.session()
     assert used.status() == 0
+    assert patient.process.poll() is None
+    patient.session()
     assert fresh.process.poll() is None
     fresh.session()
     assert fresh.status() == 0
@@ -177,7 +183,7 @@ def test_after_its_timeout_a_worker_that_has_served_leaves_and_a_fresh_one_stays
 @pytest.mark.parametrize(
     ("number", "status"), [("HUP", 0), ("TERM", 75), ("INT", 75), ("QUIT", 75)]
 )
-def test_signals_to_a_worker_that_waits(worker, number, status):
+def test_c10_13_signals_to_a_worker_that_waits(worker, number, status):
     one = worker()
     wait_until(one.is_waiting)
     one.process.send_signal(getattr(signal, f"SIG{number}"))
@@ -185,7 +191,7 @@ def test_signals_to_a_worker_that_waits(worker, number, status):
     assert one.told() == []
 
 
-def test_sighup_lets_the_session_finish(worker):
+def test_c10_14_sighup_lets_the_session_finish(worker):
     one = worker()
     with one.client() as client:
         one.tells(UNAVAILABLE, CONNECTION)
@@ -208,7 +214,7 @@ def test_sigterm_ends_the_session_and_nothing_is_removed(worker, cyrus):
     assert [file.partition(":")[0] for file in cyrus.john.files()] == [name]
 
 
-def test_k_tells_each_client_how_to_use_it_and_ends_with_64(worker):
+def test_c10_21_k_tells_each_client_how_to_use_it_and_ends_with_64(worker):
     one = worker("-k")
     with Client(one.port) as client:
         assert client.rest() == b"-ERR usage: pop3d [-C <alt_config>] [-k] [-s]\r\n"
@@ -249,7 +255,7 @@ def test_a_worker_whose_lock_cannot_be_had_goes_on_without(worker, cyrus):
     assert "locking disabled: couldn't open socket lockfile" in one.log.read_text()
 
 
-def test_x_serves_standard_input_whatever_master_has_left_open(worker):
+def test_c10_19_x_serves_standard_input_whatever_master_has_left_open(worker):
     one = worker("-X")
     assert one.status() == 1  # descriptor 0 is empty
     assert one.told() == []
