@@ -32,7 +32,7 @@ def span(prefix: str, first: int, last: int, form: str = "02") -> set[str]:
 NOT_ALIKE = {
     "c10_17": "TCP wrappers",
     "c10_38": "a line over 8191 octets",
-    "c10_56": "telemetry of commands sent at once",
+    "c10_56": "telemetry of commands",
 }
 OF_MASTER = span("c10", 24, 32)
 REQUIRED = {

@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
+import textwrap
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from courierchain.cram import state_of
-from tests.conftest import Account, Accounts, Client, needs_root, sha, wait_until
+from tests.conftest import DEADLINE, Account, Accounts, Client, needs_root, sha, wait_until
 from tests.cyruspop3d.conftest import POP3D
 from tests.cyruspop3d.conversations import (
     CHANGING,
@@ -30,10 +32,18 @@ from tests.cyruspop3d.conversations import (
     SERVICES,
     plain,
 )
-from tests.cyruspop3d.realcyrus import NOBODY, PASSWORD, RealCyrus, give_to_nobody, program
+from tests.cyruspop3d.realcyrus import (
+    NOBODY,
+    PASSWORD,
+    RealCyrus,
+    environment,
+    give_to_nobody,
+    program,
+)
 
 USERS = {name: f"user{number}" for number, name in enumerate(CONVERSATIONS, 1)}
 OBSERVED = "mary"  # whose sessions are logged in full
+MOVING = "max"  # whose mail is carried over
 
 
 class Pair:
@@ -48,11 +58,11 @@ class Pair:
             },
             keys="prefork=0",
             config=configuration(directory),
-            users=(*USERS.values(), OBSERVED),
+            users=(*USERS.values(), OBSERVED, MOVING),
         )
         users = [*USERS.values(), OBSERVED]
         for message in MESSAGES:
-            self.cyrus.deliver(" ".join(users), message)
+            self.cyrus.deliver(" ".join([*users, MOVING]), message)
         self.accounts = Accounts(directory)
         for user in users:
             self.copy(user)
@@ -161,6 +171,47 @@ def test_apop_with_the_right_digest_logs_in(pair, service):
         assert client.ask(f"APOP {OBSERVED} {digest}").startswith("+OK Mailbox locked and ready")
         assert client.ask("STAT").startswith(f"+OK {len(MESSAGES)} ")
         assert client.ask("QUIT") == "+OK"
+
+
+def carry_over_script() -> str:
+    """The README's."""
+    text = (Path(__file__).parents[2] / "README.rst").read_text()
+    block = text.partition("    # carry-over ")[2].partition("\n\n")[0]
+    return textwrap.dedent("    # " + block)
+
+
+def test_uidls_carried_over_are_those_that_cyrus_gave(pair):
+    """What was removed before has left no message, and its number doesn't come again."""
+    home = pair.accounts.directory / MOVING
+    home.mkdir()
+    account = Account(MOVING, home, NOBODY, NOBODY)
+    with pair.cyrus.client("courier") as client:
+        assert log_in(client, MOVING).startswith("+OK")
+        for number in (2, 5):
+            assert client.ask(f"DELE {number}") == "+OK message deleted"
+        assert client.ask("QUIT") == "+OK"
+        client.rest()
+    tool = pair.accounts.directory / "mbexamine"
+    tool.write_text(f'#!/bin/sh\nexec {program("mbexamine")} -C {pair.cyrus.conf} "$@"\n')
+    tool.chmod(0o755)
+    env = environment() | {"PATH": f"{tool.parent}:/usr/bin:/bin"}
+    argv = ["sh", "-c", carry_over_script(), "sh", f"user/{MOVING}", account.maildir]
+    subprocess.run(argv, env=env, check=True, timeout=DEADLINE)
+    account.deliver(b"Subject: new\n\n", "1999999999.new.host")
+    give_to_nobody(home)
+    ids = {"uid": NOBODY, "gid": NOBODY, "home": home, "systempw": sha(PASSWORD)}
+    pair.accounts.record(MOVING, **ids)
+    for service in ("plain", "minimal", "courier"):
+        told = {}
+        for who in (service, f"{service}ours"):
+            with pair.cyrus.client(who) as client:
+                assert log_in(client, MOVING).startswith("+OK"), who
+                told[who] = [client.listing(said) for said in ("UIDL", "LIST", "RETR 2")]
+        ids, sizes, text = told[f"{service}ours"]
+        assert [ids[:3], sizes[:3], text] == told[service]
+        assert len(ids) == 4
+    validity = ids[0].split()[1].partition("-")[0]
+    assert ids[3] == f"4 {validity}-{len(MESSAGES) + 1}"
 
 
 def test_c10_55_telemetry_of_both_has_one_form(pair):
