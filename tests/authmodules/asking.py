@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import socket
 import subprocess
 import tempfile
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,12 @@ def ask(script, environment):
         return Outcome(stage(BIN / module, *words, following, record=record, env=env), record)
 
     return ask
+
+
+def apop(secret: bytes, user: bytes = b"john", challenge: bytes = b"<1.2@host>") -> bytes:
+    digest = hashlib.md5(challenge + secret).hexdigest().encode()
+    lines = (b64encode(challenge), b64encode(user + b" " + digest))
+    return b"pop\napop\n%s\n%s\n\n" % lines
 
 
 def external(user: bytes) -> bytes:

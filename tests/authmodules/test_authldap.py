@@ -18,7 +18,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.authmodules.asking import HOSTILE, NO_DELAY, external
+from tests.authmodules.asking import HOSTILE, NO_DELAY, apop, external
 from tests.authmodules.asking import ask as ask  # a fixture
 from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
 from tests.chain.test_scram import SHA_1, SHA_256, Dialogue
@@ -419,6 +419,13 @@ def test_CVE_43_cram_with_the_clear_password(login, name):
     assert login(record=record(b"", b"nobody"), **CLEAR).word == "rejected"
     assert login(record=right).word == "rejected"  # a hash can't answer
     assert login(record=right, **BIND).word == "rejected"
+
+
+def test_apop_with_the_clear_password(login):
+    assert login(record=apop(b"clear secret"), **CLEAR).word == "accepted"
+    for record in (apop(b"wrong"), apop(b""), apop(b"", b"nobody")):
+        assert login(record=record, **CLEAR).word == "rejected"
+    assert login(record=apop(b"clear secret")).word == "rejected"  # a hash can't answer
 
 
 @given(st.binary(max_size=40))

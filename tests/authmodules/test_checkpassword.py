@@ -9,16 +9,18 @@ import sys
 
 import pytest
 
-from tests.authmodules.asking import HOSTILE, NO_DELAY, external
+from tests.authmodules.asking import HOSTILE, NO_DELAY, apop, external
 from tests.authmodules.asking import ask as ask  # a fixture
 from tests.conftest import BIN, DEADLINE, ROOT, needs_root, wait_until
 
 # What a checkpassword program does (reference chain-protocol.md 14), and some that go wrong.
 CHECKPASSWORD = """#!{python} -I
-import os, sys, time
+import hashlib, os, sys, time
 user, password, stamp = os.read(3, 512).split(b"\\0")[:3]
 os.close(3)
 open("{public}/asked", "ab").write(user + b"|" + password + b"|" + stamp + b"\\n")
+if stamp[:1] == b"<" and password == hashlib.md5(stamp + b"secret").hexdigest().encode():
+    password = b"secret"
 if password == b"down":
     sys.exit(111)
 if password == b"killed":
@@ -82,6 +84,13 @@ def test_exit_1_rejects_and_no_other_type_of_request_is_asked(check, public):
         assert check(record=record).word == "rejected"
     assert check(user="j" * 400, password="p" * 101).word == "rejected"  # 512 octets at most
     assert (public / "asked").read_bytes() == asked
+
+
+def test_apop_is_asked_in_checkpasswords_form_where_the_program_knows_it(check, public):
+    for secret, word in ((b"secret", "accepted"), (b"wrong", "rejected")):
+        assert check(record=apop(secret)).word == "rejected"
+        assert check(record=apop(secret), AUTHCHECKPASSWORD_APOP=1).word == word
+    assert re.fullmatch(rb"(john\|[0-9a-f]{32}\|<1\.2@host>\n){2}", (public / "asked").read_bytes())
 
 
 @pytest.mark.parametrize("user", HOSTILE.values(), ids=HOSTILE.keys())

@@ -18,6 +18,7 @@ from authmodules import authmysql, authpgsql, authsqlite
 from courierchain import request
 from courierchain.authmodule import PermanentFailure, Rejected, TemporaryFailure
 from courierchain.settings import Settings
+from tests.authmodules.asking import apop
 from tests.chain.test_record import dump as dump  # a fixture
 from tests.chain.test_record import dumped, stage
 from tests.chain.test_scram import SECRET, Dialogue, stored
@@ -157,6 +158,15 @@ def test_5802_01_7677_01_scram_takes_the_clear_password_or_a_form_of_its_own(
         assert scram(name, "wrong") == WRONG
     assert scram("locked") == scram("hash", f"secret of {name}") == WRONG
     assert login(running, "form", SECRET) == SERVED
+
+
+def test_apop_takes_the_clear_password(database, accounts):
+    database.add(accounts.add("john", listed=False), crypt="", clear="shared secret")
+    database.add(accounts.add("hashed", listed=False))
+    assert asked(database, *apop(b"shared secret").split(b"\n")[1:4]).user == "john"
+    for record in (apop(b"wrong"), apop(b""), apop(b"", b"hashed"), apop(b"x", b"nobody")):
+        with pytest.raises(Rejected):
+            asked(database, *record.split(b"\n")[1:4])
 
 
 def test_CVE_09_an_empty_password_in_the_table_is_nobodys(database, accounts):

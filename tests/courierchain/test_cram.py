@@ -102,3 +102,32 @@ def test_AUTHCHAIN_02_a_broken_record_is_nobodys(fields):
 def test_a_record_of_another_kind_is_nobodys():
     assert cram.asked(parse(encode(b"pop3", b"login", b"john", b"x"))) is None
     assert cram.asked(parse(encode(b"pop3", b"cram-md4", b"YQ==", b"YQ=="))) is None
+
+
+def digest(secret: bytes, challenge: bytes, user: bytes = b"john") -> cram.Answer:
+    text = hashlib.md5(challenge + secret).hexdigest().encode()
+    found = cram.answer(b"apop", challenge, user + b" " + text)
+    assert found
+    return found
+
+
+def test_1939_apop_of_the_standard_is_answered():
+    """Section 7's example."""
+    challenge = b"<1896.697170952@dbc.mtview.ca.us>"
+    said = b"mrose c4c9334bac560ecc979e58001b3e22fb"
+    answer = cram.answer(b"apop", challenge, said)
+    assert answer and answer.user == b"mrose"
+    assert cram.verify(answer, cram.state_of("apop", b"tanstaaf"))
+    assert not cram.verify(answer, cram.state_of("apop", b"tanstaa"))
+    record = parse(encode(b"pop", b"apop", *cram.lines(answer, b"mrose")))
+    asked = cram.asked(record)
+    assert asked and (asked.user, asked.challenge) == (b"mrose", challenge)
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100), st.binary(max_size=60))
+def test_CVE_09_apop_lets_in_who_has_the_secret_unless_it_is_empty(secret, other, challenge):
+    answer = digest(secret, challenge)
+    assert cram.verify(answer, cram.state_of("apop", secret)) == (secret != b"")
+    assert cram.verify(answer, cram.state_of("apop", other)) == (other == secret != b"")
+    for nothing in (None, b"", b"not hex"):
+        assert not cram.verify(answer, nothing)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from base64 import b64encode
 
 import pytest
 
 from tests.conftest import DEADLINE
 from tests.cyruspop3d.conftest import POP3D
+from tests.packaging.test_fail2ban import Fail2ban
 
 READY = b"+OK mail.example courierpop3 server ready <"
 
@@ -126,8 +128,6 @@ def check_inside(cyrus, client) -> None:
 
 
 def test_plain_and_cram_md5_by_auth(cyrus):
-    from base64 import b64encode
-
     with cyrus.start() as client:
         client.line()
         response = b64encode(f"\0john\0{cyrus.john.password}".encode()).decode()
@@ -143,3 +143,23 @@ def test_it_is_a_stage_for_couriertcpd_too(cyrus, serve):
     server.logged(
         r"INFO: login: \[::ffff:127\.0\.0\.1\] john plaintext User logged in SESSIONID=<.*>"
     )
+
+
+def test_fail2bans_filter_for_cyrus_finds_who_was_refused(cyrus):
+    """By USER and PASS, and by AUTH, of which Cyrus's own line escapes it."""
+    fail2ban = Fail2ban()
+    wrong = b64encode(b"\0john\0wrong").decode()
+    cyrus.environment |= {"TCPREMOTEIP": "192.0.2.7", "TCPREMOTEHOST": "host.example"}
+    with cyrus.start() as client:
+        client.line()
+        client.ask("USER john")
+        client.ask("PASS wrong")
+        client.ask(f"AUTH PLAIN {wrong}")
+        client.ask("USER john")
+        assert client.ask(f"PASS {cyrus.john.password}").startswith("+OK")
+        client.ask("QUIT")
+        log = client.end()[1]
+    lines = [line.removeprefix("INFO: ") for line in log.splitlines()]
+    maillog = cyrus.public / "maillog"
+    maillog.write_text("".join(f"Nov 22 03:39:35 mail pop3[47]: {line}\n" for line in lines))
+    assert fail2ban.found(maillog, "cyrus-imap") == ["192.0.2.7", "192.0.2.7"]
