@@ -122,6 +122,7 @@ class RealCyrus:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # told to end, it ends its whole group
             )
         wait_until(self._is_listening, "master listens")
 

@@ -116,28 +116,28 @@ def test_c10_41_a_client_may_fail_again_and_again(cyrus):
         assert client.ask(f"PASS {cyrus.john.password}").startswith("+OK Mailbox locked")
 
 
+def visit(cyrus) -> str:
+    """The reply to a login; QUIT if it was let in."""
+    with cyrus.start() as client:
+        reply = log_in(cyrus, client)
+        if reply.startswith("+OK"):
+            assert client.ask("QUIT") == "+OK"
+        client.close()
+        client.end()
+        return reply
+
+
 def test_c10_42_only_a_session_that_was_quit_delays_the_next_login(cyrus):
-    cyrus.configure("popminpoll: 1\n")
+    cyrus.configure("popminpoll: 60\n")
     with cyrus.start() as client:
         assert log_in(cyrus, client).startswith("+OK")
-    for reply in (
-        "+OK Mailbox locked",
-        "-ERR [LOGIN-DELAY] Logins must be at least 1 minute apart",
-    ):
-        with cyrus.start() as client:
-            assert log_in(cyrus, client).startswith(reply)
-            client.ask("QUIT")
-            client.end()
+    assert visit(cyrus).startswith("+OK Mailbox locked")
+    assert visit(cyrus) == "-ERR [LOGIN-DELAY] Logins must be at least 60 minutes apart"
 
 
 def test_c10_43_a_padding_of_3_lets_three_logins_pass(cyrus):
     cyrus.configure("popminpoll: 60\npoppollpadding: 3\n")
-    told = []
-    for _ in range(4):
-        with cyrus.start() as client:
-            told.append(log_in(cyrus, client).split()[1])
-            client.ask("QUIT")
-            client.end()
+    told = [visit(cyrus).split()[1] for _ in range(4)]
     assert told == ["Mailbox", "Mailbox", "Mailbox", "[LOGIN-DELAY]"]
 
 

@@ -61,7 +61,7 @@ class Master:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                start_new_session=True,  # told to end, Cyrus's ends its whole group
             )
         wait_until(self._is_listening, "master listens")
 
