@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from time import sleep, time
 
 from courierchain import cyruslines, log, shutdown
@@ -98,10 +99,15 @@ class CyrusTransaction(Transaction):
         """Nothing before QUIT."""
 
     def obey(self, line: bytes | None) -> Reply:
+        reply = self._answer(line)
         text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
-        if text:
-            self.quit = True
-            return err(b"[SYS/TEMP] " + text)
+        if self.quit or not text:
+            return reply
+        self.quit = True
+        last = err(b"[SYS/TEMP] " + text)
+        return reply + last if isinstance(reply, bytes) else chain(reply, (last,))
+
+    def _answer(self, line: bytes | None) -> Reply:
         try:
             verb, argument = cyrus.parse(line)
             say = self._VERBS.get(verb)

@@ -128,10 +128,14 @@ class CyrusAuthorization(Authorization):
         self.failed, self.is_slow = b"", False
         if self._verdict:
             return self._give_verdict()
+        reply = self._answer(line)
         text = shutdown.message(self._options.text("CONFIGDIRECTORY"))
-        if text:
-            self.quit = True
-            return err(failure.SYS_TEMP + text)
+        if self._dialogue or self.is_over or not text:
+            return reply
+        self.quit = True
+        return reply + err(failure.SYS_TEMP + text)
+
+    def _answer(self, line: bytes | None) -> bytes:
         try:
             if self._dialogue:
                 return self._go_on(self._dialogue, line)

@@ -47,7 +47,10 @@ OWN_STATUS, OWN_LOCK, OWN_LOG = (
 )  # and where they are from then on: 3 is for the record of the chain
 AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
 OK, SYSTEM, TERMINATED = 0, 71, 75
-DIALECT = ("courierpop3login.cyrus:CyrusAuthorization", "courierpop3d.cyrus:CyrusTransaction")
+DIALECT = (  # what the chain imports for Cyrus's
+    *("courierpop3login.cyrus:CyrusAuthorization", "courierpop3d.cyrus:CyrusTransaction"),
+    *("courierpop3d.cyrusjournal:CyrusJournal", "resource:getrusage"),
+)
 SHORT_OF_DESCRIPTORS = 0.1  # seconds until accept is tried again
 
 Environment = dict[str, str]

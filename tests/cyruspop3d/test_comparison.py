@@ -300,6 +300,7 @@ def test_c10_50_a_shutdown_file_ends_sessions_and_keeps_new_ones_out(pair):
         for service in ("plain", "plainours"):
             with pair.cyrus.client(service) as client:
                 assert log_in(client).startswith("+OK")
+                assert client.ask("NOOP") == "+OK"
                 place.write_text("[Back at noon\nor later\n")
                 first = client.ask("NOOP")
                 told[service] = [first, client.rest()]
