@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import smtplib
 import subprocess
 from pathlib import Path
@@ -53,6 +52,10 @@ SERVICES {{
 EVENTS {{
 }}
 """
+
+
+# Master ends when we do, however that is: then its standard input is at its end.
+UNTIL_EOF = '"$@" & child=$!; cat > /dev/null; kill $child; wait $child'
 
 
 def program(name: str) -> str:
@@ -117,18 +120,20 @@ class RealCyrus:
         argv = [program("master"), "-D", "-C", self.conf, "-M", services, "-p", directory / "pid"]
         with (directory / "master.log").open("wb") as output:
             self.process = subprocess.Popen(
-                private.behind(*map(str, argv)),
+                private.behind("sh", "-c", UNTIL_EOF, "sh", *map(str, argv)),
                 env=environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # told to end, it ends its whole group
             )
-        wait_until(self._is_listening, "master listens")
+        try:
+            wait_until(self._is_listening, "master listens")
+        except BaseException:
+            self.stop()
+            raise
 
     def _is_listening(self) -> bool:
-        if self.process.poll() is not None:
-            raise AssertionError(f"master has ended: {self.lines()}")
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         listening = {int(words[1][-4:], 16) for words in lines if words[3] == "0A"}
         return listening.issuperset(self.ports.values())
@@ -177,8 +182,8 @@ class RealCyrus:
         return self.log.lines()
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(DEADLINE)
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(DEADLINE)
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)

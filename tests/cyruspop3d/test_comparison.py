@@ -46,24 +46,32 @@ OBSERVED = "mary"  # whose sessions are logged in full
 MOVING = "max"  # whose mail is carried over
 
 
+def real_cyrus_at(directory: Path) -> RealCyrus:
+    return RealCyrus(
+        directory,
+        workers={
+            **{name: program("pop3d") for name in SERVICES},
+            **{f"{name}ours": POP3D for name in SERVICES},
+        },
+        keys="prefork=0",
+        config=configuration(directory),
+        users=(*USERS.values(), OBSERVED, MOVING),
+    )
+
+
+def has_mail(name: str) -> bool:
+    return any("@" in session for session in CONVERSATIONS[name][1:])
+
+
 class Pair:
     """Both servers, with the mail of all conversations."""
 
-    def __init__(self, directory: Path):
-        self.cyrus = RealCyrus(
-            directory,
-            workers={
-                **{name: program("pop3d") for name in SERVICES},
-                **{f"{name}ours": POP3D for name in SERVICES},
-            },
-            keys="prefork=0",
-            config=configuration(directory),
-            users=(*USERS.values(), OBSERVED, MOVING),
-        )
-        users = [*USERS.values(), OBSERVED]
+    def __init__(self, cyrus: RealCyrus):
+        self.cyrus = cyrus
+        users = [USERS[name] for name in CONVERSATIONS if has_mail(name)] + [OBSERVED]
         for message in MESSAGES:
             self.cyrus.deliver(" ".join([*users, MOVING]), message)
-        self.accounts = Accounts(directory)
+        self.accounts = Accounts(cyrus.directory)
         for user in users:
             self.copy(user)
         os.chown(self.accounts.userdb, NOBODY, NOBODY)
@@ -118,10 +126,12 @@ def pair():
     needs_root()
     directory = Path(tempfile.mkdtemp(prefix="courierpop3-pair-", dir="/var/tmp"))
     directory.chmod(0o755)
-    pair = Pair(directory)
-    yield pair
-    pair.cyrus.stop()
-    shutil.rmtree(directory, ignore_errors=True)
+    cyrus = real_cyrus_at(directory)
+    try:
+        yield Pair(cyrus)
+    finally:
+        cyrus.stop()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def octets(session: str, user: str) -> bytes:
