@@ -65,7 +65,8 @@ class CyrusTransaction(Transaction):
 
     def _greeting(self) -> bytes:
         if not (is_encrypted(self._env) or self._env.get("COURIER_LOGIN_METHOD")):
-            sleep(self._options.number("PLAINTEXTLOGINPAUSE"))
+            if pause := self._options.number("PLAINTEXTLOGINPAUSE"):
+                sleep(pause)  # with 0 it would give away the processor
         if said := self._over_limits():
             self.quit = True
             return err(said)

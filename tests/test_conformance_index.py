@@ -4,11 +4,9 @@ name of a test.
     python tests/test_conformance_index.py       prints the table: id, file::test...
 
 Ids are those of the conformance list; as row_01 to row_58, the checklist of the reference of
-couriertcpd; and as c10_01 to c10_56, that of the reference of Cyrus's pop3d. Of this one c10_24 to
-c10_32 are master's (prefork, maxchild, an idle worker before a new one, maxforkrate, five failures,
-a crash in a session, babysit, SIGHUP, SIGTERM), and the README says why NOT_ALIKE are otherwise
-here. The name of a recorded conversation counts as a test's. A name has them in any case, `_` for
-`-`: test_cve_20_2595_06_...
+couriertcpd; and as c10_01 to c10_56, that of the reference of Cyrus's pop3d. Of this one the README
+says why NOT_ALIKE are otherwise here. The name of a recorded conversation counts as a test's. A name
+has them in any case, `_` for `-`: test_cve_20_2595_06_...
 """
 
 from __future__ import annotations

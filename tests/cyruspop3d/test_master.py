@@ -83,8 +83,14 @@ class Master:
         return children_of(self.process.pid)
 
     def has_workers(self, number: int) -> list[int]:
-        """Waits until there are as many."""
-        wait_until(lambda: len(self.workers()) == number, f"{number} workers")
+        """Waits until there are as many, and each is pop3d already: a signal to Cyrus's master
+        between fork and exec of a worker would not get to that one."""
+
+        def are_there() -> bool:
+            found = self.workers()
+            return len(found) == number and all(map(is_pop3d, found))
+
+        wait_until(are_there, f"{number} workers")
         return self.workers()
 
     def session(self, command: str = "STAT", tls=None) -> str:
@@ -122,6 +128,13 @@ def on(port: int) -> bool:
     tables = ("/proc/net/tcp", "/proc/net/tcp6")
     lines = [line for table in tables for line in Path(table).read_text().splitlines()[1:]]
     return any(wanted in line and line.split()[3] == "0A" for line in lines)
+
+
+def is_pop3d(pid: int) -> bool:
+    try:
+        return b"/pop3d\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def gone(pid: int) -> bool:
