@@ -27,6 +27,7 @@ from load import Load
 from servers import Canned, Command, Failed, Server
 
 KEYS = "prefork=8 maxchild=100"
+WARM_UP, WARM_UP_SECONDS = 2000, 5.0  # sessions, at most so long: then there are enough workers
 TARGETS = [
     ("ours", "cyrus", report.RATE, 5.0),
     ("ours", "cyrus", report.CPU, None),
@@ -60,6 +61,14 @@ class Mastered(Server):
         return [([*argv, "-p", f"{self.folder}/pid"], self.store.environment())]
 
 
+class Sessions(compare.Sessions):
+    """Of masters that have started their workers."""
+
+    def start(self, server: Server) -> None:
+        super().start(server)
+        self.load.run(server, max(compare.AT_ONCE), WARM_UP, WARM_UP_SECONDS, "new")
+
+
 class Users:
     """What Canned wants to know of accounts."""
 
@@ -85,13 +94,13 @@ def set_ups(folder: str, store: Store, canned: str, bin: str | None) -> list[Ser
     return servers
 
 
-def measured(folder: str, options: argparse.Namespace) -> compare.Sessions:
+def measured(folder: str, options: argparse.Namespace) -> Sessions:
     with homes() as place:
         store = Store(place, originals.cyrus())
         store.make()
         load = Load(folder)
         servers = set_ups(folder, store, load.canned, options.bin)
-        comparison = compare.Sessions(load, chosen(servers, options.only), options)
+        comparison = Sessions(load, chosen(servers, options.only), options)
         comparison.run()
         return comparison
 

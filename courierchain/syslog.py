@@ -40,17 +40,11 @@ FACILITIES = {
 
 
 class Syslog:
-    """The system's logger. `write` sends it a message, under the identity given.
+    """The system's logger. `write` sends it a message, under the identity given."""
 
-    place: the descriptor of the connection, from the first message on; None for any.
-    """
+    __slots__ = ("_identity", "_facility", "_path", "_socket", "_patience")
 
-    __slots__ = ("_identity", "_facility", "_path", "_place", "_socket", "_patience")
-
-    def __init__(
-        self, identity: str, facility: str = "mail", path: str = SOCKET, place: int | None = None
-    ):
-        self._place = place
+    def __init__(self, identity: str, facility: str = "mail", path: str = SOCKET):
         self._identity = os.fsencode(identity)
         self._facility = FACILITIES[facility]
         self._path = path
@@ -86,10 +80,6 @@ class Syslog:
         except OSError:
             connection.close()
             raise
-        if self._place is not None and connection.fileno() != self._place:
-            os.dup2(connection.fileno(), self._place, inheritable=False)
-            connection.close()
-            connection = socket(fileno=self._place)
         return connection
 
     def _hang_up(self) -> None:

@@ -40,11 +40,7 @@ from cyruspop3d.sessions import InChild, InProcess, can_be_in_process
 from cyruspop3d.waiting import ENDING, Interrupted, catch, interruptible
 
 STATUS, LISTENING = 3, 4  # descriptors, as master gives them
-OWN_STATUS, OWN_LOCK, OWN_LOG = (
-    5,
-    6,
-    7,
-)  # and where they are from then on: 3 is for the record of the chain
+OWN_STATUS, OWN_LOCK = 5, 6  # and where they are from then on: 3 is for the record of the chain
 AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
 OK, SYSTEM, TERMINATED = 0, 71, 75
 DIALECT = (  # what the chain imports for Cyrus's
@@ -86,7 +82,7 @@ class Worker:
         service = env["CYRUS_SERVICE"]
         prefix = env.get("CYRUS_SYSLOG_PREFIX") or found.text("syslog_prefix")
         facility = found.text("syslog_facility")
-        self._journal = Journal(service, prefix, facility, cyruslines.NOTICES, OWN_LOG)
+        self._journal = Journal(service, prefix, facility, cyruslines.NOTICES)
         proc = found.text("proc_path") or f"{found.text('configdirectory')}/proc"
         self._procfile = f"{proc}/{os.getpid()}"
         self._program = program
@@ -136,7 +132,7 @@ class Worker:
             for entry in DIALECT:
                 handover.load(entry)
             if is_plain and can_be_in_process(command, self._env):
-                return InProcess(self._chain, self._journal, OWN_LOG, self._stop, self._hang_up)
+                return InProcess(self._chain, self._journal, OWN_LOCK, self._stop, self._hang_up)
             if is_plain and self._arguments.uses > rehearsal.ROUNDS:
                 self._rehearse()
         return InChild(self._chain, self._journal, STATUS, self._hang_up)

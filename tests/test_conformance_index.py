@@ -5,8 +5,8 @@ name of a test.
 
 Ids are those of the conformance list; as row_01 to row_58, the checklist of the reference of
 couriertcpd; and as c10_01 to c10_56, that of the reference of Cyrus's pop3d. Of this one the README
-says why NOT_ALIKE are otherwise here. The name of a recorded conversation counts as a test's. A name
-has them in any case, `_` for `-`: test_cve_20_2595_06_...
+says why NOT_ALIKE are otherwise here. The name of a recorded conversation counts as a test's. A
+name has them in any case, `_` for `-`: test_cve_20_2595_06_...
 """
 
 from __future__ import annotations
