@@ -14,19 +14,25 @@ NOTICE = 5  # syslog's severity
 
 class Journal:
     """facility: one of syslog.FACILITIES; another one is mail. notices: how lines begin that are
-    notices of syslog's, whatever stands in front of them."""
+    notices of syslog's, whatever stands in front of them. descriptor: of syslog's socket."""
 
     __slots__ = ("_syslog", "_notices")
 
     def __init__(
-        self, name: str, prefix: str = "", facility: str = "mail", notices: tuple[bytes, ...] = ()
+        self,
+        name: str,
+        prefix: str = "",
+        facility: str = "mail",
+        notices: tuple[bytes, ...] = (),
+        descriptor: int | None = None,
     ):
         self._notices = notices
         name = f"{prefix}/{name}" if prefix else name
         self._syslog: syslog.Syslog | None = None
         if os.path.exists(syslog.SOCKET):
             known = facility if facility in syslog.FACILITIES else "mail"
-            self._syslog = syslog.Syslog(f"{name}[{os.getpid()}]", known)
+            identity = f"{name}[{os.getpid()}]"
+            self._syslog = syslog.Syslog(identity, known, descriptor=descriptor)
 
     @property
     def is_syslog(self) -> bool:

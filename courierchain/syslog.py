@@ -40,11 +40,21 @@ FACILITIES = {
 
 
 class Syslog:
-    """The system's logger. `write` sends it a message, under the identity given."""
+    """The system's logger. `write` sends it a message, under the identity given.
 
-    __slots__ = ("_identity", "_facility", "_path", "_socket", "_patience")
+    descriptor: which number its socket has, from the first message on; any, if it is None
+    """
 
-    def __init__(self, identity: str, facility: str = "mail", path: str = SOCKET):
+    __slots__ = ("_identity", "_facility", "_path", "_socket", "_patience", "_descriptor")
+
+    def __init__(
+        self,
+        identity: str,
+        facility: str = "mail",
+        path: str = SOCKET,
+        descriptor: int | None = None,
+    ):
+        self._descriptor = descriptor
         self._identity = os.fsencode(identity)
         self._facility = FACILITIES[facility]
         self._path = path
@@ -80,7 +90,11 @@ class Syslog:
         except OSError:
             connection.close()
             raise
-        return connection
+        if self._descriptor is None:
+            return connection
+        with connection:
+            os.dup2(connection.fileno(), self._descriptor, inheritable=False)
+        return socket(fileno=self._descriptor)
 
     def _hang_up(self) -> None:
         if self._socket:

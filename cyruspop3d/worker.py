@@ -40,7 +40,8 @@ from cyruspop3d.sessions import InChild, InProcess, can_be_in_process
 from cyruspop3d.waiting import ENDING, Interrupted, catch, interruptible
 
 STATUS, LISTENING = 3, 4  # descriptors, as master gives them
-OWN_STATUS, OWN_LOCK = 5, 6  # and where they are from then on: 3 is for the record of the chain
+# And where they are from then on, with syslog's socket: 3 is for the record of the chain.
+OWN_STATUS, OWN_LOCK, OWN_LOG = 5, 6, 7
 AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
 OK, SYSTEM, TERMINATED = 0, 71, 75
 DIALECT = (  # what the chain imports for Cyrus's
@@ -82,7 +83,7 @@ class Worker:
         service = env["CYRUS_SERVICE"]
         prefix = env.get("CYRUS_SYSLOG_PREFIX") or found.text("syslog_prefix")
         facility = found.text("syslog_facility")
-        self._journal = Journal(service, prefix, facility, cyruslines.NOTICES)
+        self._journal = Journal(service, prefix, facility, cyruslines.NOTICES, OWN_LOG)
         proc = found.text("proc_path") or f"{found.text('configdirectory')}/proc"
         self._procfile = f"{proc}/{os.getpid()}"
         self._program = program
@@ -103,8 +104,7 @@ class Worker:
         self._ready = poll()
         self._ready.register(LISTENING, POLLIN)
         try:
-            os.dup2(STATUS, OWN_STATUS, inheritable=False)
-            os.close(STATUS)
+            move(STATUS, OWN_STATUS)
             self._ready.register(OWN_STATUS, 0)
         except OSError:
             pass  # there is none; each message will say so
@@ -117,8 +117,7 @@ class Worker:
             text = f"locking disabled: couldn't open socket lockfile {path}: {why.strerror}"
             self._journal.err(text)
             return False
-        os.dup2(file, OWN_LOCK, inheritable=False)
-        os.close(file)
+        move(file, OWN_LOCK)
         return True
 
     def _prepare(self, command: list[str]) -> InProcess | InChild:
@@ -132,7 +131,7 @@ class Worker:
             for entry in DIALECT:
                 handover.load(entry)
             if is_plain and can_be_in_process(command, self._env):
-                return InProcess(self._chain, self._journal, OWN_LOCK, self._stop, self._hang_up)
+                return InProcess(self._chain, self._journal, OWN_LOG, self._stop, self._hang_up)
             if is_plain and self._arguments.uses > rehearsal.ROUNDS:
                 self._rehearse()
         return InChild(self._chain, self._journal, STATUS, self._hang_up)
@@ -239,6 +238,13 @@ class Worker:
             os.write(OWN_STATUS, words.tobytes())
         except OSError as why:
             self._journal.err(f"unable to tell master {messages[-1]}: {why.strerror}")
+
+
+def move(descriptor: int, wanted: int) -> None:
+    """Raises OSError if it is not open."""
+    if descriptor != wanted:
+        os.dup2(descriptor, wanted, inheritable=False)
+        os.close(descriptor)
 
 
 def identity(program: str) -> tuple[int, ...]:
