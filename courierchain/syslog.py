@@ -42,7 +42,7 @@ FACILITIES = {
 class Syslog:
     """The system's logger. `write` sends it a message, under the identity given.
 
-    descriptor: which number its socket has, from the first message on; any, if it is None
+    descriptor: which number its socket has, now and when syslog has been started anew; any, if None
     """
 
     __slots__ = ("_identity", "_facility", "_path", "_socket", "_patience", "_descriptor")
@@ -60,6 +60,8 @@ class Syslog:
         self._path = path
         self._socket: socket | None = None
         self._patience = PATIENCE
+        if descriptor is not None:
+            self._placed(socket(AF_UNIX, SOCK_DGRAM)).detach()
 
     def write(self, severity: int, text: bytes) -> None:
         number = 8 * self._facility + severity
@@ -90,16 +92,21 @@ class Syslog:
         except OSError:
             connection.close()
             raise
-        if self._descriptor is None:
-            return connection
-        with connection:
-            os.dup2(connection.fileno(), self._descriptor, inheritable=False)
+        return connection if self._descriptor is None else self._placed(connection)
+
+    def _placed(self, fresh: socket) -> socket:
+        assert self._descriptor is not None
+        if fresh.fileno() != self._descriptor:
+            with fresh:
+                os.dup2(fresh.fileno(), self._descriptor, inheritable=False)
         return socket(fileno=self._descriptor)
 
     def _hang_up(self) -> None:
-        if self._socket:
+        if self._socket and self._descriptor is not None:
+            self._socket.detach()  # so that nobody else gets that number
+        elif self._socket:
             self._socket.close()
-            self._socket = None
+        self._socket = None
 
 
 def stamped(identity: bytes, text: bytes) -> bytes:

@@ -54,8 +54,9 @@ def main(argv: list[str], env: Environment) -> int:
     err, warn = log.err, log.warn
     if is_worker:
         from courierchain.journal import Journal
+        from cyruspop3d.sessions import OWN_LOG
 
-        journal = Journal(env.get("CYRUS_SERVICE") or "pop3")
+        journal = Journal(env.get("CYRUS_SERVICE") or "pop3", descriptor=OWN_LOG)
         err, warn = journal.err, journal.warn
     try:
         arguments = parse(argv)

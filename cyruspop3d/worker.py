@@ -36,12 +36,17 @@ from courierchain.journal import Journal
 from cyruspop3d import environment
 from cyruspop3d.commandline import Arguments
 from cyruspop3d.config import Config
-from cyruspop3d.sessions import InChild, InProcess, can_be_in_process
+from cyruspop3d.sessions import (
+    OWN_LOCK,
+    OWN_LOG,
+    OWN_STATUS,
+    InChild,
+    InProcess,
+    can_be_in_process,
+)
 from cyruspop3d.waiting import ENDING, Interrupted, catch, interruptible
 
 STATUS, LISTENING = 3, 4  # descriptors, as master gives them
-# And where they are from then on, with syslog's socket: 3 is for the record of the chain.
-OWN_STATUS, OWN_LOCK, OWN_LOG = 5, 6, 7
 AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
 OK, SYSTEM, TERMINATED = 0, 71, 75
 DIALECT = (  # what the chain imports for Cyrus's
@@ -131,7 +136,8 @@ class Worker:
             for entry in DIALECT:
                 handover.load(entry)
             if is_plain and can_be_in_process(command, self._env):
-                return InProcess(self._chain, self._journal, OWN_LOG, self._stop, self._hang_up)
+                highest = OWN_LOG if self._journal.is_syslog else OWN_LOCK
+                return InProcess(self._chain, self._journal, highest, self._stop, self._hang_up)
             if is_plain and self._arguments.uses > rehearsal.ROUNDS:
                 self._rehearse()
         return InChild(self._chain, self._journal, STATUS, self._hang_up)
