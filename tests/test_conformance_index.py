@@ -32,9 +32,8 @@ NOT_ALIKE = {
     "c10_38": "a line over 8191 octets",
     "c10_56": "telemetry of commands",
 }
-OF_MASTER = span("c10", 24, 32)
 REQUIRED = {
-    *(span("c10", 1, 56) - NOT_ALIKE.keys() - OF_MASTER),
+    *(span("c10", 1, 56) - NOT_ALIKE.keys()),
     *span("row", 1, 58),
     *span("2595", 1, 9),
     *span("8314", 1, 8),
@@ -43,6 +42,8 @@ REQUIRED = {
     *span("5034", 1, 14),
     *span("4616", 1, 3),
     *span("2195", 1, 1),
+    *span("5802", 1, 4),
+    *span("7677", 1, 2),
     *span("7628", 1, 1),
     *span("3206", 1, 2),
     *span("authchain", 1, 5),

@@ -193,7 +193,7 @@ def test_500_sessions_with_30_uses_take_17_processes(master):
     assert served[last] == 20
 
 
-def test_cyrus_24_prefork_keeps_workers_ready_at_each_socket(master):
+def test_c10_24_prefork_keeps_workers_ready_at_each_socket(master):
     one = master(keys='prefork=2 listen="localhost:PORT" proto=tcp')
     sockets = len(socket.getaddrinfo("localhost", one.port, type=socket.SOCK_STREAM))
     one.has_workers(2 * sockets)
@@ -202,7 +202,7 @@ def test_cyrus_24_prefork_keeps_workers_ready_at_each_socket(master):
         one.has_workers(2 * sockets + 1)
 
 
-def test_cyrus_25_more_clients_than_maxchild_wait_for_each_other(master):
+def test_c10_25_more_clients_than_maxchild_wait_for_each_other(master):
     one = master(keys="prefork=0 maxchild=2")
     clients = [Client(one.port) for _ in range(3)]
     first, second, third = clients
@@ -214,14 +214,14 @@ def test_cyrus_25_more_clients_than_maxchild_wait_for_each_other(master):
         client.close()
 
 
-def test_cyrus_26_an_idle_worker_is_preferred_to_a_new_one(master):
+def test_c10_26_an_idle_worker_is_preferred_to_a_new_one(master):
     one = master(keys="prefork=0 maxchild=9")
     assert one.workers() == []
     served = {one.served_by() for _ in range(10)}
     assert one.has_workers(1) == list(served)
 
 
-def test_cyrus_27_maxforkrate_bounds_how_fast_workers_are_started(master):
+def test_c10_27_maxforkrate_bounds_how_fast_workers_are_started(master):
     one = master(keys="prefork=0 maxforkrate=4")
     began = time.monotonic()
     clients = [Client(one.port) for _ in range(12)]
@@ -233,7 +233,7 @@ def test_cyrus_27_maxforkrate_bounds_how_fast_workers_are_started(master):
         client.close()
 
 
-def test_cyrus_28_five_failures_close_a_service_and_no_other(master, nobodys):
+def test_c10_28_five_failures_close_a_service_and_no_other(master, nobodys):
     port = free_port()
     line = f'  bad cmd="/bin/false" listen="127.0.0.1:{port}" proto=tcp4 prefork=1'
     one = master(more=line)
@@ -243,7 +243,7 @@ def test_cyrus_28_five_failures_close_a_service_and_no_other(master, nobodys):
     assert one.session() == "+OK 0 0"
 
 
-def test_cyrus_29_a_worker_killed_in_a_session_is_no_failure(master):
+def test_c10_29_a_worker_killed_in_a_session_is_no_failure(master):
     one = master(keys="prefork=0 maxchild=1")
     for _ in range(7):
         with Client(one.port) as client:
@@ -265,7 +265,7 @@ def test_a_worker_that_ends_after_sigterm_is_no_failure(master):
     assert one.session() == "+OK 0 0"
 
 
-def test_cyrus_30_babysit_alone_keeps_one_worker_ready(master):
+def test_c10_30_babysit_alone_keeps_one_worker_ready(master):
     one = master(keys="babysit=yes")
     (first,) = one.has_workers(1)
     one.served_by()
@@ -275,7 +275,7 @@ def test_cyrus_30_babysit_alone_keeps_one_worker_ready(master):
     assert one.session() == "+OK 0 0"
 
 
-def test_cyrus_31_sighup_replaces_idle_workers_and_lets_sessions_finish(master):
+def test_c10_31_sighup_replaces_idle_workers_and_lets_sessions_finish(master):
     one = master()
     before = set(one.has_workers(1))
     with Client(one.port) as client:
@@ -291,7 +291,7 @@ def test_cyrus_31_sighup_replaces_idle_workers_and_lets_sessions_finish(master):
     assert one.session() == "+OK 0 0"
 
 
-def test_cyrus_31_sighup_adds_changes_and_removes_services(master, nobodys):
+def test_c10_31_sighup_adds_changes_and_removes_services(master, nobodys):
     one = master(keys="prefork=1")
     one.has_workers(1)
     second = free_port()
@@ -310,7 +310,7 @@ def test_cyrus_31_sighup_adds_changes_and_removes_services(master, nobodys):
     assert one.session() == "+OK 0 0"
 
 
-def test_cyrus_32_sigterm_stops_all_of_them(master):
+def test_c10_32_sigterm_stops_all_of_them(master):
     one = master(keys="prefork=3")
     workers = one.has_workers(3)
     with Client(one.port) as client:
