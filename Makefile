@@ -1,6 +1,6 @@
 # make demo     serve a demo mailbox on 127.0.0.1:11110, and say how to read it
 # make check    install what the tests need, and run them all
-# make bench    compare with Courier, Dovecot and Cyrus, as root
+# make bench    compare with Courier, Dovecot, Cyrus and popa3d, as root
 # make deb      build a Debian package, and say where it is
 # make man      make the manual pages in build/man, of docs/man
 

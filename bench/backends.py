@@ -83,9 +83,9 @@ class Backend:
         return processes.cpu_ms(self.keepers)
 
     def rows(self) -> list[tuple[str, str, int, int, str]]:
-        names = [(name, pwd.getpwnam(owner)) for name, owner in self.mailboxes.owners.items()]
-        home = self.mailboxes.home_of
-        return [(n, self.mailboxes.hash, p.pw_uid, p.pw_gid, home(n)) for n, p in names]
+        home, hashed = self.mailboxes.home_of, self.mailboxes.hash
+        owners = self.mailboxes.owners.items()
+        return [(name, hashed, uid, gid, home(name)) for name, (uid, gid) in owners]
 
     def run(self, *argv: str, text: str = "", user: str | None = None) -> None:
         done = subprocess.run(argv, input=text, capture_output=True, text=True, user=user, cwd="/")

@@ -1,6 +1,6 @@
 """cyrus - our pop3d beside Cyrus's, each under Cyrus's master and under ours, on this machine
 
-    python3 bench/cyrus.py --bin BIN [--rounds 5] [--seconds 2] [--sessions N] [--quick]
+    python3 bench/cyrus.py --bin BIN [--rounds 5] [--seconds 2] [--quick]
                            [--only NAME,...] [--json FILE]
 
 BIN is the directory with our programs. Both serve the same mail (cyrusmail.py), all of one uid, by
@@ -20,60 +20,37 @@ import time
 import compare
 import originals
 import report
-from accounts import homes, write
+from accounts import homes
+from canned import Canned
 from comparison import Unable, chosen, end_on_signals, private_folder
 from cyrusmail import Store
 from load import Load
-from servers import Canned, Command, Failed, Server
+from mastered import Mastered
+from servers import Failed, Server
+from shortsessions import ShortSessions, arguments
 
-KEYS = "prefork=8 maxchild=100"
 WARM_UP, WARM_UP_SECONDS = 2000, 5.0  # sessions, at most so long: then there are enough workers
 TARGETS = [
-    ("ours", "cyrus", report.RATE, 5.0),
-    ("ours", "cyrus", report.CPU, None),
-    ("ours-own", "cyrus-ours", report.RATE, 5.0),
-    ("ours-own", "cyrus-ours", report.CPU, None),
-    ("ours-own", "cyrus", report.RATE, 5.0),
-    ("ours-own", "cyrus", report.CPU, None),
+    (key, ours, theirs, (1, 8, 64), 5.0 if key == report.RATE else None)
+    for ours, theirs in (("ours", "cyrus"), ("ours-own", "cyrus-ours"), ("ours-own", "cyrus"))
+    for key in (report.RATE, report.CPU)
 ]
 
 
-class Mastered(Server):
-    """A pop3d under a master. service: its name in cyrus.conf, by which its lock is called."""
-
-    def __init__(
-        self, name: str, folder: str, store: Store, master: list[str], pop3d: str, conf: str
-    ):
-        super().__init__(name, folder, store.users)
-        self.store = store
-        self.master = master
-        self.pop3d = pop3d
-        self.conf = conf
-        self.service = "pop3" + name.replace("-", "")
-
-    def commands(self) -> list[Command]:
-        services = f"{self.folder}/cyrus.conf"
-        command = f"{self.pop3d} -C {self.conf}"
-        place = f'listen="127.0.0.1:{self.port}" proto=tcp4'
-        line = f'{self.service} cmd="{command}" {place} {KEYS}'
-        write(services, f"START {{\n}}\nSERVICES {{\n  {line}\n}}\nEVENTS {{\n}}\n", 0o644)
-        argv = [*self.master, "-D", "-C", self.conf, "-M", services]
-        return [([*argv, "-p", f"{self.folder}/pid"], self.store.environment())]
-
-
-class Sessions(compare.Sessions):
+class Beside(compare.Sessions):
     """Of masters that have started their workers."""
 
     def start(self, server: Server) -> None:
         super().start(server)
-        self.load.run(server, max(compare.AT_ONCE), WARM_UP, WARM_UP_SECONDS, "new")
+        self.load.run(server, 64, WARM_UP, WARM_UP_SECONDS, "new")
 
+    def measure_memory(self, server: Server) -> None:
+        if server.name != report.GENERATOR:
+            ShortSessions.measure_memory(self, server)
 
-class Users:
-    """What Canned wants to know of accounts."""
-
-    def __init__(self, store: Store):
-        self.system_users = store.users
+    def memory(self) -> str:
+        rows = [[name, f"{megabytes:.2f}"] for name, megabytes in self.pss.items()]
+        return report.table(["PSS of an idle session", "MB"], rows)
 
 
 def set_ups(folder: str, store: Store, canned: str, bin: str | None) -> list[Server]:
@@ -81,7 +58,7 @@ def set_ups(folder: str, store: Store, canned: str, bin: str | None) -> list[Ser
     theirs = f"{store.programs}/usr/lib/cyrus/bin"
     cyrus = [f"{theirs}/master"], f"{theirs}/pop3d", store.cyrus_conf
     servers: list[Server] = [
-        Canned("generator", folder, Users(store), canned),  # type: ignore[arg-type]
+        Canned("generator", folder, store, canned),
         Mastered("cyrus", folder, store, *cyrus),
     ]
     if bin:
@@ -94,33 +71,32 @@ def set_ups(folder: str, store: Store, canned: str, bin: str | None) -> list[Ser
     return servers
 
 
-def measured(folder: str, options: argparse.Namespace) -> Sessions:
+def measured(folder: str, options: argparse.Namespace) -> Beside:
     with homes() as place:
         store = Store(place, originals.cyrus())
         store.make()
         load = Load(folder)
         servers = set_ups(folder, store, load.canned, options.bin)
-        comparison = Sessions(load, chosen(servers, options.only), options)
+        comparison = Beside(load, chosen(servers, options.only), options)
         comparison.run()
         return comparison
 
 
 def main() -> int:
-    options = compare.arguments()
+    options = arguments(__doc__)
     end_on_signals()
     began = time.monotonic()
     report.TARGETS[:] = TARGETS
     try:
         with open(options.json, "w") as file:
-            folder = private_folder(originals.NEEDED)
+            folder = private_folder(originals.NEEDED | originals.CYRUS_NEEDED)
             comparison = measured(folder, options)
-            compare.write_json(file, comparison)
+            comparison.write_json(file)
     except (Unable, Failed, OSError) as why:
         sys.exit(f"cyrus: {why}")
-    print("\n" + report.text(comparison.runs, comparison.pss, options.rounds))
-    print(f"\n{time.monotonic() - began:.0f} s in all")
-    for failure in comparison.failures:
-        print(f"*** NOT MEASURED: {failure}")
+    print("", report.text(comparison.runs, options.rounds), "", comparison.memory(), "", sep="\n")
+    print(f"{time.monotonic() - began:.0f} s in all")
+    print(comparison.problems())
     return 1 if comparison.failed() else 0
 
 

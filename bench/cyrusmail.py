@@ -78,6 +78,9 @@ class Store:
         return {"PATH": PATH, "LD_LIBRARY_PATH": os.path.dirname(library), **user}
 
     def make(self) -> None:
+        """Unless it has been made."""
+        if os.path.exists(self.directory):
+            return
         for name in (*(f"imap/{each}" for each in DIRECTORIES), "spool/stage.", "homes"):
             os.makedirs(f"{self.directory}/{name}")
         write(self.cyrus_conf, (BOTH + CYRUS).format(directory=self.directory), 0o644)

@@ -1,7 +1,9 @@
 """load - drive one server with popload, and look into one of its mailboxes
 
 load = Load(folder)                               compiles popload.c and canned.c
-load.measure(server, at_once, sessions, seconds)  one measurement, as a dictionary
+load.measure(server, at_once, seconds)            one measurement, as a dictionary
+with load.held(server, count, greeted=False):     so many sessions are logged in, and silent;
+                                                  or connected only
 load.idle_pss_mb(server, count)                   memory of a session that is logged in
 check_mailbox(server, messages)                   Failed unless it serves that many
 """
@@ -14,12 +16,15 @@ import poplib
 import select
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import processes
 from servers import Failed, Server, unverified
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NO_LIMIT = 1_000_000
+FROM_ONE_ADDRESS = 2000  # held sessions; more would take too many of its 28,000 ports
 
 
 class Load:
@@ -30,7 +35,7 @@ class Load:
     def command(self, server: Server, at_once: int, *options: str, tls: str = "new") -> list[str]:
         if server.pem:
             options = ("-s", tls, *options)
-        place = ["127.0.0.1", str(server.port), server.users]
+        place = ["127.0.0.1", str(server.port), server.accounts.users]
         return [self.popload, "-c", str(at_once), *options, *place]
 
     def run(self, server: Server, at_once: int, sessions: int, seconds: float, tls: str) -> dict:
@@ -41,36 +46,47 @@ class Load:
             raise RuntimeError(f"popload ended with {done.returncode}")
         return json.loads(done.stdout)
 
-    def measure(
-        self, server: Server, at_once: int, sessions: int, seconds: float, tls: str = "new"
-    ) -> dict:
+    def measure(self, server: Server, at_once: int, seconds: float, tls: str = "new") -> dict:
         """`tls`: as popload's -s has it, for a server that is for TLS."""
         warm = self.run(server, at_once, max(20, 4 * at_once), seconds / 4, tls)
         before = server.cpu_ms()
-        result = self.run(server, at_once, sessions or NO_LIMIT, seconds, tls)
+        result = self.run(server, at_once, NO_LIMIT, seconds, tls)
         used = server.cpu_ms() - before
         result["cpu_ms_per_session"] = used / max(1, result["sessions"])
         result["warm_up_errors"] = warm["errors"]
         result["first_bad_reply"] = warm["first_bad_reply"] or result["first_bad_reply"]
         return result
 
-    def idle_pss_mb(self, server: Server, count: int) -> float:
-        """PSS that each of `count` sessions adds while it is logged in and idle."""
-        time.sleep(server.idle_seconds)
-        before = processes.pss_kb(server.pids())
-        command = self.command(server, count, "-i")
+    @contextmanager
+    def held(self, server: Server, count: int, *, greeted: bool = False) -> Iterator[None]:
+        """Failed if they don't get in, or if one of them is dropped meanwhile."""
+        addresses = str(1 + count // FROM_ONE_ADDRESS)
+        command = self.command(server, count, "-g" if greeted else "-i", "-a", addresses)
         pipe = subprocess.PIPE
+        patience = 15 + count / 50
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as clients:
             assert clients.stdin and clients.stdout
             try:
-                ready = select.select([clients.stdout], [], [], 15)[0] and clients.stdout.readline()
+                waited = select.select([clients.stdout], [], [], patience)[0]
+                ready = waited and clients.stdout.readline()
                 if ready != "ready\n":
                     raise Failed(f"{server.name}: {count} idle sessions: {ready or 'no answer'}")
-                time.sleep(server.idle_seconds)
-                return (processes.pss_kb(server.pids()) - before) / 1024 / count
+                yield
             finally:
                 clients.stdin.close()
-                clients.wait(15)
+                end = clients.stdout.read()
+                clients.wait(patience)
+        if clients.returncode:
+            bad = json.loads(end)["first_bad_reply"]
+            raise Failed(f"{server.name}: {count} idle sessions: {bad}")
+
+    def idle_pss_mb(self, server: Server, count: int, *, greeted: bool = False) -> float:
+        """PSS that each of `count` sessions adds while it is logged in, or greeted, and idle."""
+        time.sleep(server.idle_seconds)
+        before = processes.pss_kb(server.pids())
+        with self.held(server, count, greeted=greeted):
+            time.sleep(server.idle_seconds)
+            return (processes.pss_kb(server.pids()) - before) / 1024 / count
 
 
 def compiled(name: str, folder: str) -> str:
@@ -81,7 +97,7 @@ def compiled(name: str, folder: str) -> str:
 
 
 def check_mailbox(server: Server, messages: int) -> None:
-    with open(server.users) as file:
+    with open(server.accounts.users) as file:
         user, password = file.readline().split()
     try:
         if server.pem:

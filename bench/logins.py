@@ -19,7 +19,6 @@ it cannot run or if any session failed, else 0, however slow the servers are.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pwd
 import shutil
@@ -30,11 +29,15 @@ from statistics import median
 import backends
 import originals
 import report
-from accounts import MESSAGES, Accounts, accounts, write
+from accounts import Accounts, accounts, write
 from backends import Backend
-from comparison import Comparison, Unable, chosen, end_on_signals, private_folder
-from load import Load, check_mailbox
-from servers import PATH, START_SECONDS, Command, Courier, Failed, Ours, Server
+from comparison import Unable, chosen, end_on_signals, private_folder
+from courier import Courier
+from load import Load
+from ours import Ours
+from report import CPU, P50, P99, RATE
+from servers import PATH, START_SECONDS, Command, Failed, Server
+from shortsessions import ShortSessions, arguments
 
 AT_ONCE = 8
 TARGET = 3.0
@@ -90,7 +93,7 @@ class OursByDaemon(OursAsking):
         place = self.place
         shutil.rmtree(place, ignore_errors=True)
         settings = {"authmodulelist": self.backend.module, "authdaemonvar": place, **self.env}
-        settings["AUTHUSERDB_FILE"] = self.userdb
+        settings["AUTHUSERDB_FILE"] = self.accounts.userdb
         text = "".join(f'{name}="{value}"\n' for name, value in settings.items())
         write(f"{self.folder}/authdaemonrc", text, 0o600)
         daemon = [f"{self.bin}/authdaemond", f"-rc={self.folder}/authdaemonrc"]
@@ -111,64 +114,47 @@ class OursByDaemon(OursAsking):
             time.sleep(0.05)
 
 
-class Logins(Comparison):
-    def __init__(self, load: Load, servers: list[Server], options: argparse.Namespace):
-        super().__init__(servers, options)
-        self.load = load
-        self.runs: list[dict] = []
-
-    def start(self, server: Server) -> None:
-        server.start()
-        check_mailbox(server, MESSAGES)
-
+class Logins(ShortSessions):
     def measure(self, number: int, server: Server) -> None:
         before = server.backend.cpu_ms()  # type: ignore[attr-defined]
-        run = self.load.measure(server, AT_ONCE, 0, self.options.seconds)
+        run = self.load.measure(server, AT_ONCE, self.options.seconds)
         used = server.backend.cpu_ms() - before  # type: ignore[attr-defined]
         # The warm-up's is in it too: it is a fifth.
         run[BACK_END_CPU] = used * 0.8 / max(1, run["sessions"])
-        run.update(server=server.name, order=self.order[server.name], at_once=AT_ONCE, round=number)
-        self.runs.append(run)
-        if report.failed(run):
-            print(f"*** {server.name}: {run['first_bad_reply']}", flush=True)
+        self.record(server, number, run, at_once=AT_ONCE)
 
     def measure_memory(self, server: Server) -> None:
         """Not this one's question."""
 
-    def failed(self) -> bool:
-        return bool(self.failures) or any(report.failed(run) for run in self.runs)
-
     def text(self) -> str:
-        lines = [f"{'':16}{'logins/s':>10}{'CPU ms':>9}{'back end':>10}{'p50 ms':>9}{'p99 ms':>9}"]
+        rows = []
         for name in report.names(self.runs):
             runs = [run for run in self.runs if run["server"] == name]
-            keys = (report.RATE, report.CPU, BACK_END_CPU, "p50_ms", "p99_ms")
+            keys = (RATE, CPU, BACK_END_CPU, P50, P99)
             rate, cpu, there, half, most = (median(run[key] for run in runs) for key in keys)
-            lines.append(f"{name:16}{rate:10.0f}{cpu:9.2f}{there:10.2f}{half:9.1f}{most:9.1f}")
-        return "\n".join([*lines, "", *self.ratios()])
+            numbers = (f"{rate:.0f}", f"{cpu:.2f}", f"{there:.2f}", f"{half:.1f}", f"{most:.1f}")
+            rows.append([name, *numbers])
+        heads = ["", "logins/s", "CPU ms", "back end", "p50 ms", "p99 ms"]
+        return f"{report.table(heads, rows)}\n\n{self.ratios()}"
 
-    def ratios(self) -> list[str]:
-        lines = [f"{'original':16}" + "".join(f"{side:>24}" for side in SIDES)]
+    def ratios(self) -> str:
+        """Ours to the original, of logins a second and of CPU for each; the best is judged."""
         names = report.names(self.runs)
+        rows = []
         for name in names:
             kind, _, backend = name.partition("-")
-            if kind != "courier":
-                continue
-            line = f"{name:16}"
-            for side in SIDES:
-                ours = f"{side}-{backend}"
-                if ours in names:
-                    rate = report.ratio_of(self.runs, ours, name, AT_ONCE, report.RATE)
-                    cpu = report.ratio_of(self.runs, ours, name, AT_ONCE, report.CPU)
-                    line += f"{rate:10.2f} x, CPU {cpu:5.2f} x"
-            ratios = [
-                report.ratio_of(self.runs, f"{side}-{backend}", name, AT_ONCE, report.RATE) or 0
-                for side in SIDES
-            ]
-            aim = TARGET if any(ratios) else None
-            verdict = report.judged(max(ratios), aim, at_least=True, unit=" x")
-            lines.append(f"{line}   {verdict}".rstrip())
-        return ["Ratios, ours / original, of logins/s and of CPU for each", *lines]
+            if kind == "courier":
+                sides = [f"{side}-{backend}" for side in SIDES]
+                pairs = [self.pair(side, name) if side in names else "" for side in sides]
+                rates = [report.ratio_of(self.runs, side, name, AT_ONCE, RATE) for side in sides]
+                best = max(rate or 0.0 for rate in rates)
+                aim = TARGET if best else None
+                rows.append([name, *pairs, report.judged(best, aim, at_least=True, unit=" x")])
+        return report.table(["to the original", *SIDES, "aim of the best"], rows)
+
+    def pair(self, ours: str, theirs: str) -> str:
+        rate, cpu = (report.ratio_of(self.runs, ours, theirs, AT_ONCE, key) for key in (RATE, CPU))
+        return f"{rate or 0:.2f} x, CPU {cpu or 0:.2f} x"
 
 
 def set_ups(
@@ -188,8 +174,9 @@ def set_ups(
 def compare(folder: str, options: argparse.Namespace) -> Logins:
     load = Load(folder)
     with accounts(folder) as mailboxes:
-        found = backends.backends(folder, mailboxes)
-        servers = chosen(set_ups(folder, mailboxes, found, options.bin), options.only)
+        system = mailboxes.system
+        found = backends.backends(folder, system)
+        servers = chosen(set_ups(folder, system, found, options.bin), options.only)
         wanted = {server.backend.name for server in servers}  # type: ignore[attr-defined]
         comparison = Logins(load, servers, options)
         try:
@@ -205,22 +192,8 @@ def compare(folder: str, options: argparse.Namespace) -> Logins:
     return comparison
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", type=os.path.abspath, help="directory of our installed programs")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
-    parser.add_argument("--quick", action="store_true", help="one round of half a second each")
-    parser.add_argument("--only", help="names of set-ups, separated by commas")
-    parser.add_argument("--json", default=os.devnull, metavar="FILE")
-    options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.seconds = 1, 0.5
-    return options
-
-
 def main() -> int:
-    options = arguments()
+    options = arguments(__doc__)
     end_on_signals()
     originals.POP3_PACKAGES.update(MODULES)
     try:
@@ -228,14 +201,10 @@ def main() -> int:
             needed = originals.NEEDED | backends.NEEDED
             folder = private_folder(needed, "courier-pop", *MODULES)
             comparison = compare(folder, options)
-            json.dump({"runs": comparison.runs}, file, indent=1)
+            comparison.write_json(file)
     except (Unable, OSError) as why:
         sys.exit(f"logins: {why}")
-    print("\n" + comparison.text())
-    if problems := report.errors(comparison.runs):
-        print("\n" + problems)
-    for failure in comparison.failures:
-        print(f"*** NOT MEASURED: {failure}")
+    print("", comparison.text(), "", comparison.problems(), sep="\n")
     return 1 if comparison.failed() else 0
 
 

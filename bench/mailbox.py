@@ -28,11 +28,13 @@ from statistics import median
 
 import mailreport
 import originals
+import setups
 from accounts import homes
 from comparison import Comparison, Unable, chosen, end_on_signals, private_folder
 from mailclient import MailClient
 from maildirs import Amounts, LongMailboxes, MillionMailbox, owner
-from servers import Failed, Ours, Server, set_ups_for_long
+from ours import Ours
+from servers import Failed, Server
 
 NAMES = ["courier", "dovecot", "ours"]
 WARM_LOGINS = 3
@@ -156,7 +158,7 @@ def compare(options: argparse.Namespace) -> LongSessions:
         mailboxes = LongMailboxes(folder, path, NAMES)
         print(f"making the mailboxes in {path}", flush=True)
         mailboxes.make(amounts)
-        servers = chosen(set_ups_for_long(folder, mailboxes, options.bin), options.only)
+        servers = chosen(setups.for_long(folder, mailboxes, options.bin), options.only)
         comparison = LongSessions(client, mailboxes, amounts, servers, options)
         comparison.run()
         runs, memory = comparison.runs, comparison.memory

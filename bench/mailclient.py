@@ -32,7 +32,7 @@ class MailClient:
 
     def command(self, server: Server, user: str, steps: tuple[str, ...], slow: bool) -> list[str]:
         options = ["-t", str(LIMIT_SECONDS), *(["-d"] if slow else [])]
-        return [self.popmail, *options, str(server.port), server.users, user, *steps]
+        return [self.popmail, *options, str(server.port), server.accounts.users, user, *steps]
 
     def session(self, server: Server, user: str, *steps: str, slow: bool = False) -> dict:
         command = self.command(server, user, steps, slow)

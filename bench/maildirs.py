@@ -23,7 +23,7 @@ import pwd
 import random
 import shutil
 
-from accounts import Accounts, add_account
+from accounts import Accounts, add_account, ids_of
 
 OWNER = "popbenchl"
 LONG_AGO = 1_700_000_000
@@ -127,7 +127,7 @@ def owner() -> pwd.struct_passwd:
 
 class LongMailboxes(Accounts):
     def __init__(self, folder: str, homes: str, servers: list[str]):
-        super().__init__(folder, homes)
+        super().__init__(folder, homes, "long")
         self.names = servers
         self.kinds: dict[str, Kind] = {}
         add_account(OWNER, homes, "!")
@@ -156,12 +156,13 @@ class LongMailboxes(Accounts):
         self.kinds[kind].add(f"{file_name(number)}:2,", path, with_crlf(text))
 
     def make_homes(self) -> None:
-        users = {self.user(server, kind): OWNER for server in self.names for kind in self.kinds}
+        ids = ids_of(OWNER)
+        users = {self.user(server, kind): ids for server in self.names for kind in self.kinds}
         for user in users:
             for folder in ("", "/Maildir", *(f"/Maildir/{name}" for name in FOLDERS)):
                 os.mkdir(self.home_of(user) + folder, 0o700)
-                os.chown(self.home_of(user) + folder, owner().pw_uid, owner().pw_gid)
-        self.write_userdb(users)
+                os.chown(self.home_of(user) + folder, *ids)
+        self.write(users)
 
     def user(self, server: str, kind: str) -> str:
         return f"{server}-{kind}"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from statistics import median
 
 from maildirs import Amounts
-from report import judged, names
+from report import judged, names, table
 
 OURS = "ours"
 SECONDS, SPEED = "s", "MB/s"
@@ -61,14 +61,14 @@ def text(
 def titles(amounts: Amounts) -> dict[str, str]:
     return {
         "cold": f"first STAT, cold, {amounts.many} messages",
-        "named": "  the same, sizes in the names",
+        "named": "the same, sizes in the names",
         "warm": "first STAT, warm",
         "list": "LIST",
         "uidl": "UIDL",
         "fifty": f"RETR {amounts.fifty} of 50 KB",
-        "fifty_slow": f"  {amounts.slow} of them, delayed ACKs",
+        "fifty_slow": f"{amounts.slow} of them, delayed ACKs",
         "huge": f"RETR one of {amounts.huge_octets // 1_000_000} MB",
-        "huge_slow": "  delayed ACKs",
+        "huge_slow": "the same, delayed ACKs",
         "deleted": f"DELE of {amounts.deleted}, QUIT",
         "idle": "idle, empty mailbox",
         "many": f"{amounts.many} messages, cold",
@@ -77,22 +77,18 @@ def titles(amounts: Amounts) -> dict[str, str]:
 
 def medians(runs: list[dict], called: dict[str, str], rounds: int) -> str:
     servers = names(runs)
-    lines = [f"{f'Medians of {rounds} rounds':36}{'':6}{row(servers)}"]
+    rows = []
     for key, unit in MEASURES.items():
         cells = [f"{median(of(runs, server, key).values()):{FORMS[unit]}}" for server in servers]
-        lines.append(f"{called[key]:36}{unit:6}{row(cells)}")
-    return "\n".join(lines)
-
-
-def row(cells: list[str]) -> str:
-    return "".join(f"{cell:>12}" for cell in cells)
+        rows.append([f"{called[key]}, {unit}", *cells])
+    return table([f"medians of {rounds}", *servers], rows)
 
 
 def ratios(runs: list[dict], called: dict[str, str]) -> str:
     peers = [server for server in names(runs) if server != OURS]
     if OURS not in names(runs) or not peers:
         return ""
-    lines = [f"{'Ours to the faster':36}{'peer':12}{'ratio':>10}     target"]
+    rows = []
     for key, given, aim in TARGETS:
         faster = MEASURES[key] == SPEED
         peer = given or best(runs, peers, key, max if faster else min)
@@ -100,8 +96,8 @@ def ratios(runs: list[dict], called: dict[str, str]) -> str:
             continue
         ratio = ratio_of(runs, peer, key)
         verdict = judged(ratio, aim, at_least=faster, unit=" x")
-        lines.append(f"{called[key]:36}{peer:12}{ratio:10.2f} x   {verdict}".rstrip())
-    return "\n".join(lines)
+        rows.append([called[key], peer, f"{ratio:.2f} x", verdict])
+    return table(["ours to the faster", "peer", "", "aim"], rows)
 
 
 def best(runs: list[dict], servers: list[str], key: str, choose: Callable) -> str:
@@ -121,34 +117,34 @@ def of(runs: list[dict], server: str, key: str) -> dict[int, float]:
 def peaks(memory: dict[str, dict[str, float]], called: dict[str, str]) -> str:
     if not memory:
         return ""
-    lines = [f"{'Peak RSS, MB':36}{'server':12}{'over idle':>10}{'peak':>8}{'largest':>9}   target"]
+    rows = []
     for kind in ("idle", "many", "huge"):
         for server, found in memory.items():
             over = found[kind] - found["idle"]
             aim = MEMORY_TARGETS.get(kind) if server == OURS else None
             verdict = judged(over, aim, at_least=False, unit=" MB")
-            numbers = f"{over:10.1f}{found[kind]:8.1f}{found[f'{kind}_largest']:9.1f}"
-            lines.append(f"{called[kind]:36}{server:12}{numbers}   {verdict}".rstrip())
-    return "\n".join(lines)
+            numbers = [f"{one:.1f}" for one in (over, found[kind], found[f"{kind}_largest"])]
+            rows.append([called[kind], server, *numbers, verdict])
+    return table(["peak RSS, MB", "server", "over idle", "peak", "largest", "aim"], rows)
 
 
 def growth(runs: list[dict], idle: float) -> str:
     keys = ("cold", "warm", "list", "uidl")
-    lines = [
-        f"{'messages':>10}{row([f'{key} s' for key in keys])}{'peak RSS MB':>14}{'over idle':>12}"
-    ]
+    heads = ["messages", *(f"{key} s" for key in keys), "peak RSS MB", "over idle"]
+    rows = []
     for run in runs:
-        times = row([f"{run[key]:.3f}" for key in keys])
-        memory = f"{run['peak_mb']:14.1f}{run['peak_mb'] - idle:12.1f}"
-        lines.append(f"{run['messages']:10}{times}{memory}")
-    if len(runs) < 2:
-        return "\n".join(lines)
+        memory = [f"{run['peak_mb']:.1f}", f"{run['peak_mb'] - idle:.1f}"]
+        rows.append([str(run["messages"]), *(f"{run[key]:.3f}" for key in keys), *memory])
+    text = table(heads, rows)
+    return text if len(runs) < 2 else f"{text}\n\n{linear(runs, keys)}"
+
+
+def linear(runs: list[dict], keys: tuple[str, ...]) -> str:
     first, last = runs[0], runs[-1]
-    lines.append(f"\n{'Time for a message, last to first':36}{'ratio':>10}     target")
+    rows = []
     for key in keys:
         ratio = (last[key] / last["messages"]) / (first[key] / first["messages"])
-        verdict = judged(ratio, LINEAR, at_least=False, unit=" x")
-        lines.append(f"{key:36}{ratio:10.2f} x   {verdict}")
+        rows.append([key, f"{ratio:.2f} x", judged(ratio, LINEAR, at_least=False, unit=" x")])
     verdict = judged(last["peak_mb"], MILLION_MB, at_least=False, unit=" MB")
-    lines.append(f"{'peak RSS':36}{last['peak_mb']:10.1f} MB  {verdict}")
-    return "\n".join(lines)
+    rows.append(["peak RSS", f"{last['peak_mb']:.1f} MB", verdict])
+    return table(["time for a message, last to first", "", "aim"], rows)

@@ -7,12 +7,14 @@
 
 Debian lets one POP3 server be installed, not two. So the packages that hold only the POP3 server,
 if not installed, are unpacked below /var/cache/popbench, and copied from there to where a server
-sees them. No package is removed for another, and no service is started by an installation: a
-benchmark opens no port to the network.
+sees them. What runs from any place (Cyrus, popa3d) is unpacked in any case; popa3d, if the
+distribution has it. No package is removed for another, and no service is started by an
+installation: a benchmark opens no port to the network.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -26,8 +28,20 @@ NEEDED = {
     "/usr/bin/cc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
     "/usr/include/openssl/ssl.h": "libssl-dev",
+    "/usr/bin/openssl": "openssl",
 }
 DOVECOT = {"/usr/sbin/dovecot": "dovecot-core"}
+# what the programs of Cyrus that are used here need and what can be installed
+CYRUS_NEEDED = {
+    "/usr/lib/*/libjansson.so.4": "libjansson4",
+    "/usr/lib/*/libpcreposix.so.3": "libpcre3",
+    "/usr/lib/*/libpq.so.5": "libpq5",
+    "/usr/lib/*/libsqlite3.so.0": "libsqlite3-0",
+    "/usr/lib/*/libwrap.so.0": "libwrap0",
+    "/usr/lib/*/libxml2.so.2": "libxml2",
+    "/usr/lib/*/sasl2/libsasldb.so.2": "libsasl2-modules-db",
+}
+POPA3D = "popa3d"
 # the package whose version it must have, where its programs belong, one of them
 POP3_PACKAGES = {
     "courier-pop": ("courier-base", "/usr/lib/courier/courier", "courierpop3d"),
@@ -38,12 +52,13 @@ CACHE = "/var/cache/popbench"
 POLICY = "/usr/sbin/policy-rc.d"  # asked by Debian's packages before they start a service
 
 
-def install(needed: dict[str, str], *pop3_packages: str) -> None:
-    missing = [package for path, package in needed.items() if not os.path.exists(path)]
+def install(needed: dict[str, str], *packages: str) -> None:
+    """`packages` are those to unpack; one that this distribution has not is left out."""
+    missing = [package for path, package in needed.items() if not glob.glob(path)]
     if missing:
         install_packages(missing)
-    for package in pop3_packages:
-        if not is_installed(package) and not os.path.exists(unpacked(package)):
+    for package in packages:
+        if not is_installed(package) and not is_unpacked(package):
             unpack(package)
 
 
@@ -69,29 +84,47 @@ def forbid_services() -> None:
 
 
 def is_installed(package: str) -> bool:
+    if package not in POP3_PACKAGES:
+        return False
     _, place, program = POP3_PACKAGES[package]
     return os.path.exists(f"{place}/{program}")
 
 
+def is_unpacked(package: str) -> bool:
+    return os.path.exists(unpacked(package))
+
+
 def unpacked(package: str) -> str:
-    return f"{CACHE}/{package}_{version_for(package)}"
+    """The folder with the package's files, each at its path below it."""
+    return f"{CACHE}/{package}{version_for(package).replace('=', '_')}"
 
 
 def version_for(package: str) -> str:
+    """As apt-get takes it, `=VERSION`, for one that goes with another package; else nothing."""
+    if package not in POP3_PACKAGES:
+        return ""
     query = ["dpkg-query", "--show", "--showformat=${Version}", POP3_PACKAGES[package][0]]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return "=" + subprocess.run(query, capture_output=True, text=True, check=True).stdout
 
 
 def unpack(package: str) -> None:
-    print("unpacking", package, flush=True)
     os.makedirs(CACHE, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         unsandboxed = ["-o", "APT::Sandbox::User=root"]  # _apt may not write here
         apt_get("update")
-        apt_get("download", *unsandboxed, f"{package}={version_for(package)}", cwd=folder)
+        if not is_offered(package):
+            print(f"{package}: this distribution does not have it: left out", flush=True)
+            return
+        print("unpacking", package, flush=True)
+        apt_get("download", *unsandboxed, package + version_for(package), cwd=folder)
         (file,) = os.listdir(folder)
         subprocess.run(["dpkg-deb", "-x", file, "files"], cwd=folder, check=True)
         os.rename(f"{folder}/files", unpacked(package))
+
+
+def is_offered(package: str) -> bool:
+    query = ["apt-cache", "show", "--no-all-versions", package]
+    return subprocess.run(query, capture_output=True).returncode == 0
 
 
 def cyrus() -> str:
@@ -112,7 +145,7 @@ def cyrus() -> str:
 
 def in_place(package: str, folder: str) -> dict[str, str]:
     """If it is unpacked, a copy of the place with its programs, made in `folder`; else nothing."""
-    if not os.path.exists(unpacked(package)):
+    if is_installed(package):
         return {}
     _, place, _ = POP3_PACKAGES[package]
     copy = f"{folder}/{package}"

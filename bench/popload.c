@@ -1,9 +1,9 @@
 /*
  * popload - load a POP3 server on this machine with short sessions and time them
  *
- *   popload [-s new|resumed|handshake] [-c concurrency] [-n sessions] [-t max-seconds]
- *           host port usersfile
- *   popload -i [-s new] [-c concurrency] host port usersfile
+ *   popload [-s new|resumed|handshake] [-a addresses] [-c concurrency] [-n sessions]
+ *           [-t max-seconds] host port usersfile
+ *   popload -i | -g [-s new] [-a addresses] [-c concurrency] host port usersfile
  *
  * host is 127.0.0.1 or ::1, nothing else. usersfile has lines "user password"; sessions take them
  * in turn. A session is: connect, greeting, USER, PASS, STAT, QUIT, end of file, each step waiting
@@ -19,7 +19,11 @@
  * counts those that it would not); or nothing but the handshake, and the connection is closed.
  *
  * -i (idle): logs in `concurrency` sessions, prints "ready", keeps them open until standard input
- * ends, then quits them.
+ * ends, then quits them. -g: the same, but they say nothing behind the greeting. RAMP of them at a time
+ * are on their way in or out. One that the server ends meanwhile is an error.
+ *
+ * -a: sessions come from so many addresses, 127.0.0.1 and those that follow (1), in turn: a server
+ * may limit what it takes from one, and one has some 28,000 ports.
  *
  * Exit: 0, or 1 for wrong usage, or 2 if a session failed.
  */
@@ -40,7 +44,9 @@
 #include <unistd.h>
 
 #define SESSION_SECONDS 10.0
-#define MOST_AT_ONCE 1000
+#define MOST_AT_ONCE 20000
+#define MOST_ADDRESSES 250
+#define RAMP 64
 #define MOST_SECONDS 600
 
 enum stage { CONNECT, HANDSHAKE, GREETING, USER, PASS, STAT, IDLE, QUIT, CLOSE, STAGES };
@@ -68,7 +74,7 @@ struct times {
     size_t count, room;
 };
 
-static int at_once = 1, sessions_wanted = 1000, idle_mode, holding;
+static int at_once = 1, sessions_wanted = 1000, addresses = 1, idle_mode, silent, holding;
 static double max_seconds = 10;
 static struct sockaddr_storage server;
 static socklen_t server_length;
@@ -196,13 +202,22 @@ static void send_command(struct session *s, enum stage stage, const char *verb, 
     if (sent != length) fail(s, strerror(errno));
 }
 
+static void hold(struct session *s) {
+    s->stage = IDLE;
+    s->filled = 0;
+    idle_now++;
+}
+
 static void go_on(struct session *s) {
     switch (s->stage) {
     case CONNECT:
     case HANDSHAKE:
     case GREETING:
         s->greeted = now();
-        send_command(s, USER, "USER", s->account->name);
+        if (silent && holding)
+            hold(s);
+        else
+            send_command(s, USER, "USER", s->account->name);
         break;
     case USER:
         send_command(s, PASS, "PASS", s->account->password);
@@ -211,13 +226,10 @@ static void go_on(struct session *s) {
         send_command(s, STAT, "STAT", NULL);
         break;
     case STAT:
-        if (!holding) {
+        if (holding)
+            hold(s);
+        else
             send_command(s, QUIT, "QUIT", NULL);
-            break;
-        }
-        s->stage = IDLE;
-        s->filled = 0;
-        idle_now++;
         break;
     case QUIT:
         s->stage = CLOSE;
@@ -330,6 +342,15 @@ static void read_some(struct session *s) {
     }
 }
 
+/* One of the addresses; the port is chosen when it connects, so that others may have it too. */
+static int take_address(struct session *s) {
+    int on = 1;
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + begun % addresses);
+    if (setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0) return -1;
+    return bind(s->fd, (struct sockaddr *)&from, sizeof from);
+}
+
 static void begin_session(struct session *s) {
     int on = 1;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
@@ -342,6 +363,7 @@ static void begin_session(struct session *s) {
     s->fd = socket(server.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     open_now++;
     if (s->fd < 0 || setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
+        (addresses > 1 && take_address(s) < 0) ||
         (connect(s->fd, (struct sockaddr *)&server, server_length) < 0 && errno != EINPROGRESS) ||
         epoll_ctl(epoll, EPOLL_CTL_ADD, s->fd, &event) < 0)
         fail(s, strerror(errno));
@@ -355,9 +377,13 @@ static int may_begin(double at) {
     return begun < sessions_wanted && (idle_mode || at - run_started < max_seconds);
 }
 
+static int room_for_one_more(void) {
+    return open_now < at_once && (!idle_mode || open_now - idle_now < RAMP);
+}
+
 static void fill_slots(void) {
     double at = now();
-    for (int i = 0; i < at_once && open_now < at_once && may_begin(at); i++)
+    for (int i = 0; i < at_once && room_for_one_more() && may_begin(at); i++)
         if (slots[i].fd < 0) begin_session(&slots[i]);
 }
 
@@ -375,8 +401,7 @@ static void expire_late_sessions(void) {
 }
 
 static void release_idle_sessions(void) {
-    holding = 0;
-    for (int i = 0; i < at_once; i++) {
+    for (int i = 0; i < at_once && open_now - idle_now < RAMP; i++) {
         struct session *s = &slots[i];
         if (s->fd < 0 || s->stage != IDLE) continue;
         idle_now--;
@@ -389,7 +414,7 @@ static void watch_stdin(void) {
     char ignored[256];
     if (read(0, ignored, sizeof ignored) > 0) return;
     epoll_ctl(epoll, EPOLL_CTL_DEL, 0, NULL);
-    release_idle_sessions();
+    holding = 0;
 }
 
 static void wait_and_serve(void) {
@@ -415,7 +440,8 @@ static void run(void) {
             said = puts("ready") >= 0;
             fflush(stdout);
         }
-        if (holding && errors) release_idle_sessions();
+        if (errors) holding = 0;
+        if (idle_now && !holding) release_idle_sessions();
     }
 }
 
@@ -455,9 +481,13 @@ static void set_server(const char *host, const char *port_text) {
 
 static void take_arguments(int argc, char **argv) {
     int option;
-    while ((option = getopt(argc, argv, "ic:n:s:t:")) != -1) {
+    while ((option = getopt(argc, argv, "iga:c:n:s:t:")) != -1) {
         if (option == 'i')
             idle_mode = holding = 1;
+        else if (option == 'g')
+            idle_mode = holding = silent = 1;
+        else if (option == 'a')
+            addresses = atoi(optarg);
         else if (option == 'c')
             at_once = atoi(optarg);
         else if (option == 'n')
@@ -470,19 +500,32 @@ static void take_arguments(int argc, char **argv) {
             exit(1);
     }
     if (argc - optind != 3)
-        die("usage: popload [-i] [-s how] [-c concurrency] [-n sessions] [-t seconds] host port usersfile");
+        die("usage: popload [-i | -g] [-s how] [-a addresses] [-c concurrency] [-n sessions] "
+            "[-t seconds] host port usersfile");
     if (at_once < 1 || at_once > MOST_AT_ONCE) die("-c must be 1 to %d", MOST_AT_ONCE);
+    if (addresses < 1 || addresses > MOST_ADDRESSES) die("-a must be 1 to %d", MOST_ADDRESSES);
     if (sessions_wanted < 1) die("-n must be at least 1");
     if (max_seconds <= 0 || max_seconds > MOST_SECONDS) die("-t must be up to %d", MOST_SECONDS);
     if (idle_mode) sessions_wanted = at_once;
     set_server(argv[optind], argv[optind + 1]);
+    if (addresses > 1 && server.ss_family != AF_INET) die("-a needs 127.0.0.1");
     read_accounts(argv[optind + 2]);
+}
+
+static void allow_descriptors(void) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < (rlim_t)at_once + 10)
+        die("%d at once need a limit of open files (ulimit -Hn) above %lu", at_once, limit.rlim_max);
 }
 
 int main(int argc, char **argv) {
     struct epoll_event on_stdin = {.events = EPOLLIN, .data.ptr = NULL};
 
     take_arguments(argc, argv);
+    allow_descriptors();
     epoll = epoll_create1(EPOLL_CLOEXEC);
     slots = calloc(at_once, sizeof *slots);
     if (epoll < 0 || !slots) die("cannot start: %s", strerror(errno));

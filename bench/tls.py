@@ -1,11 +1,11 @@
 """tls - what TLS costs: our server beside Courier and Dovecot, on this machine
 
     python3 bench/tls.py [--bin BIN] [--rounds 5] [--seconds 2] [--quick] [--only NAME,...]
-                         [--json FILE]
+                         [--add OPTION] [--json FILE]
 
 BIN is the directory with our programs; without it only the others are measured. All serve the same
 mailboxes, each with its own uid, on a port that begins with TLS, with one certificate (RSA, 2048
-bits). In each interleaved round each set-up of servers.set_ups_for_tls has, 8 at once:
+bits). In each interleaved round each set-up of setups.for_tls has, 8 at once:
 
     handshake  connections that are closed after it
     new        whole sessions, each with a handshake of its own
@@ -19,24 +19,26 @@ session failed, else 0, however slow the servers are.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from statistics import median
 
 import originals
 import report
+import setups
 from accounts import MESSAGES, Accounts, accounts
-from comparison import Comparison, Unable, chosen, end_on_signals, private_folder
-from load import Load, check_mailbox
-from servers import Failed, Server, set_ups_for_tls
+from comparison import Unable, chosen, end_on_signals, private_folder
+from load import Load
+from report import CPU, RATE, judged
+from servers import Failed, Server
+from shortsessions import ShortSessions, arguments
 
 AT_ONCE = 8
 KINDS = ("handshake", "new", "resumed")
-IDLE_SESSIONS = 20
 LARGE_MB = 200
-CURL = {"/usr/bin/curl": "curl", "/usr/bin/openssl": "openssl"}
+CURL = {"/usr/bin/curl": "curl"}
 # what, ours, the other, the aim
 TARGETS = [
     ("new", "ours", "courier", 2.0),
@@ -50,27 +52,19 @@ TARGETS = [
 ]
 
 
-class Encrypted(Comparison):
-    def __init__(self, load: Load, mailboxes: Accounts, servers: list[Server], options):
-        super().__init__(servers, options)
-        self.load = load
+class Encrypted(ShortSessions):
+    def __init__(
+        self, load: Load, mailboxes: Accounts, servers: list[Server], options: argparse.Namespace
+    ):
+        super().__init__(load, servers, options)
         self.mailboxes = mailboxes
-        self.runs: list[dict] = []
-        self.retr: dict[str, list[float]] = {}
-        self.pss: dict[str, float] = {}
-
-    def start(self, server: Server) -> None:
-        server.start()
-        check_mailbox(server, MESSAGES)
+        self.retr: dict[str, dict[int, float]] = {}
 
     def measure(self, number: int, server: Server) -> None:
         for kind in KINDS:
-            run = self.load.measure(server, AT_ONCE, 0, self.options.seconds, tls=kind)
-            run.update(server=server.name, kind=kind, round=number)
-            self.runs.append(run)
-            if report.failed(run):
-                print(f"*** {server.name}, {kind}: {run['first_bad_reply']}", flush=True)
-        self.retr.setdefault(server.name, []).append(self.fetch_large(server))
+            run = self.load.measure(server, AT_ONCE, self.options.seconds, tls=kind)
+            self.record(server, number, run, kind=kind)
+        self.retr.setdefault(server.name, {})[number] = self.fetch_large(server)
 
     def fetch_large(self, server: Server) -> float:
         """MB a second."""
@@ -82,67 +76,55 @@ class Encrypted(Comparison):
             raise Failed(f"{server.name}: curl: {run.stderr.strip()}")
         return float(run.stdout) / 1e6
 
-    def measure_memory(self, server: Server) -> None:
-        server.stop()
-        self.start(server)
-        self.pss[server.name] = self.load.idle_pss_mb(server, IDLE_SESSIONS)
-
-    def failed(self) -> bool:
-        return bool(self.failures) or any(report.failed(run) for run in self.runs)
-
-    def values(self, server: str, kind: str, key: str) -> list[float]:
-        return [run[key] for run in self.runs if (run["server"], run["kind"]) == (server, kind)]
+    def values(self, server: str, kind: str, key: str) -> dict[int, float]:
+        """By round."""
+        return {
+            run["round"]: run[key]
+            for run in self.runs
+            if (run["server"], run["kind"]) == (server, kind)
+        }
 
     def text(self) -> str:
         names = [server.name for server in self.servers]
-        heads = "".join(f"{head:>12}{'CPU ms':>9}" for head in KINDS)
-        lines = [f"{'a second':16}{heads}{'RETR MB/s':>11}{'idle MB':>9}"]
+        return f"{self.medians(names)}\n\n{report.table(RATIO_HEADS, self.ratios(set(names)))}"
+
+    def medians(self, names: list[str]) -> str:
+        heads = ["a second", *(head for kind in KINDS for head in (kind, "CPU ms"))]
+        rows = []
         for name in names:
-            line = f"{name:16}"
+            row = [name]
             for kind in KINDS:
-                line += f"{median(self.values(name, kind, report.RATE)):12.0f}"
-                line += f"{median(self.values(name, kind, report.CPU)):9.2f}"
-            lines.append(f"{line}{median(self.retr[name]):11.0f}{self.pss[name]:9.2f}")
-        lines.append("")
+                row.append(f"{median(self.values(name, kind, RATE).values()):.0f}")
+                row.append(f"{median(self.values(name, kind, CPU).values()):.2f}")
+            rows.append([*row, f"{self.retr_speed(name):.0f}", f"{self.pss[name]:.2f}"])
+        return report.table([*heads, "RETR MB/s", "idle MB"], rows)
+
+    def retr_speed(self, name: str) -> float:
+        return median(self.retr[name].values())
+
+    def ratios(self, names: set[str]) -> Iterator[list[str]]:
         for kind, ours, other, aim in TARGETS:
-            if ours in names and other in names:
-                pairs = zip(
-                    self.values(ours, kind, report.RATE),
-                    self.values(other, kind, report.RATE),
-                    strict=True,
-                )
-                ratio = median(one / two for one, two in pairs)
-                verdict = report.judged(ratio, aim, at_least=True, unit=" x")
-                lines.append(f"{kind:12}{ours:12}{other:16}{ratio:8.2f} x   {verdict}".rstrip())
-        if "ours" in names and len(names) > 2:
-            others = [name for name in names if not name.startswith("ours")]
-            fastest = max(others, key=lambda name: median(self.retr[name]))
-            pairs = zip(self.retr["ours"], self.retr[fastest], strict=True)
-            ratio = median(one / two for one, two in pairs)
-            verdict = report.judged(ratio, 1.0, at_least=True, unit=" x")
-            lines.append(f"{'RETR':12}{'ours':12}{fastest:16}{ratio:8.2f} x   {verdict}")
-        if {"ours", "courier"} <= set(names):
-            verdict = report.judged(
-                self.pss["ours"], round(self.pss["courier"], 2), at_least=False, unit=" MB"
-            )
-            lines.append(
-                f"{'PSS':12}{'ours':12}{'courier':16}{self.pss['ours']:8.2f} MB  {verdict}"
-            )
-        return "\n".join(lines)
+            if {ours, other} <= names:
+                one, two = self.values(ours, kind, RATE), self.values(other, kind, RATE)
+                yield ratio_row(f"{ours} / {other}", kind, report.ratio(one, two), aim)
+        others = [name for name in self.retr if name in names and not name.startswith("ours")]
+        if "ours" in names and others:
+            fastest = max(others, key=self.retr_speed)
+            speed = report.ratio(self.retr["ours"], self.retr[fastest])
+            yield ratio_row(f"ours / {fastest}", "RETR", speed, 1.0)
+        if {"ours", "courier"} <= names:
+            ratio = self.pss["ours"] / self.pss["courier"]
+            verdict = judged(ratio, 1.0, at_least=False, unit=" x")
+            yield ["ours / courier", "idle MB", f"{ratio:.2f} x", verdict]
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", type=os.path.abspath, help="directory of our installed programs")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
-    parser.add_argument("--quick", action="store_true", help="one round of half a second each")
-    parser.add_argument("--only", help="names of set-ups, separated by commas")
-    parser.add_argument("--json", default=os.devnull, metavar="FILE")
-    options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.seconds = 1, 0.5
-    return options
+RATIO_HEADS = ("ratio", "of", "", "aim")
+
+
+def ratio_row(names: str, kind: str, ratio: float | None, aim: float | None) -> list[str]:
+    if ratio is None:
+        return [names, kind, "", "not measured"]
+    return [names, kind, f"{ratio:.2f} x", judged(ratio, aim, at_least=True, unit=" x")]
 
 
 def certificate(folder: str) -> str:
@@ -172,30 +154,26 @@ def deliver_large(mailboxes: Accounts) -> None:
 def compare(folder: str, options: argparse.Namespace) -> Encrypted:
     load = Load(folder)
     with accounts(folder) as mailboxes:
-        deliver_large(mailboxes)
-        servers = set_ups_for_tls(folder, mailboxes, options.bin, certificate(folder))
-        comparison = Encrypted(load, mailboxes, chosen(servers, options.only), options)
+        system = mailboxes.system
+        deliver_large(system)
+        servers = setups.for_tls(folder, system, options.bin, certificate(folder), options.add)
+        comparison = Encrypted(load, system, chosen(servers, options.only), options)
         comparison.run()
     return comparison
 
 
 def main() -> int:
-    options = arguments()
+    options = arguments(__doc__)
     end_on_signals()
     needed = originals.NEEDED | originals.DOVECOT | CURL
     try:
         with open(options.json, "w") as file:
             folder = private_folder(needed, "courier-pop", "dovecot-pop3d")
             comparison = compare(folder, options)
-            found = {"runs": comparison.runs, "retr": comparison.retr, "pss_mb": comparison.pss}
-            json.dump(found, file, indent=1)
+            comparison.write_json(file, retr=comparison.retr)
     except (Unable, OSError) as why:
         sys.exit(f"tls: {why}")
-    print("\n" + comparison.text())
-    if problems := report.errors(comparison.runs):
-        print("\n" + problems)
-    for failure in comparison.failures:
-        print(f"*** NOT MEASURED: {failure}")
+    print("", comparison.text(), "", comparison.problems(), sep="\n")
     return 1 if comparison.failed() else 0
 
 
