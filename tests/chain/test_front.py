@@ -167,14 +167,13 @@ def test_after_a_refused_login_nobody_waits_in_a_process(serve, way, john):
     server = serve(*way, env={"POP3_FAILURE_DELAY": "2"})
     with server.client() as client:
         assert client.line() == GREETING
-        for _ in range(2):
-            client.send(b"USER john\r\nPASS wrong\r\n")
-            assert client.line() == b"+OK Password required.\r\n"
-            begin = time.monotonic()
-            server.logged(rf"INFO: LOGIN FAILED, user=john, {PEER}")
-            wait_until(lambda: not any(map(has_client, others(server))), "nobody has the client")
-            assert client.line() == b"-ERR Login failed.\r\n"
-            assert time.monotonic() - begin > 1  # it was a delay
+        assert client.ask("USER john") == "+OK Password required."
+        begin = time.monotonic()
+        client.send(b"PASS wrong\r\n")
+        server.logged(rf"INFO: LOGIN FAILED, user=john, {PEER}")
+        wait_until(lambda: not any(map(has_client, others(server))), "nobody has the client")
+        assert client.line() == b"-ERR Login failed.\r\n"
+        assert time.monotonic() - begin > 1.9
         assert client.ask("USER john") == "+OK Password required."
         assert client.ask("PASS secret of john") == "+OK logged in."
 
@@ -260,28 +259,28 @@ def test_whose_time_is_up_is_left_without_a_word_and_its_place_is_free(serve, wa
             assert client.rest() == b""
 
 
-def test_1939_08_a_client_that_takes_nothing_is_waited_for_without_stopping_others(serve, way):
-    server = serve(*way, env={"POP3_LOGIN_TIMEOUT": "3"})
+def test_a_client_that_takes_nothing_stops_nobody(serve, way):
+    server = serve(*way)
     with server.client() as greedy, server.client() as other:
         assert greedy.line() == other.line() == GREETING
         greedy.socket.settimeout(0.2)
         try:
-            for _ in range(1000):
+            while True:
                 greedy.send(b"CAPA\r\n" * 5000)
         except OSError:
             pass  # there is no room any more, on neither side
         assert other.ask("USER john") == "+OK Password required."
-        assert other.rest() == b""  # its time is up
-        server.logged(rf"DEBUG: Disconnected, {PEER}")
+        assert other.ask("QUIT") == "+OK Better luck next time."
+    wait_until(lambda: len(of_fronts(server, front_of(server))) == 2, "both have left")
 
 
-def test_2595_09_who_begins_no_handshake_has_no_process_either(serve, way, authority, public):  # noqa: F811
+def test_2595_09_who_begins_no_handshake_has_no_process_either(serve, authority, public):  # noqa: F811
     issue(authority, public / "pem")
     env = {
         **{"TLS_CERTFILE": str(public / "pem"), "COURIERTLS": str(BIN / "couriertls")},
-        **{"POP3_STARTTLS": "YES", "POP3_LOGIN_TIMEOUT": "2"},
+        **{"POP3_STARTTLS": "YES", "POP3_LOGIN_TIMEOUT": "4"},
     }
-    server = serve(*way, "-maxprocs=1", env=env)
+    server = serve("-front", "-maxprocs=1", env=env)
     with server.client() as client:
         assert client.line() == GREETING
         before = server.children()
