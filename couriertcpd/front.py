@@ -32,7 +32,8 @@ from courierchain.daemon import park
 from couriertcpd.arrival import Arrival, Variables
 from couriertcpd.encryption import unprivileged_user
 
-PAUSE = 1.0  # seconds before a front that has ended is started again
+PAUSE = 1.0  # seconds from one start of a front to the next
+LONG_PAUSE = 60.0  # after one that can't be started, or has said nothing
 RESERVE = 64  # descriptors of a front that are not clients
 BATCH = 16  # messages read in a row
 
@@ -42,13 +43,16 @@ Held = list[tuple[int, bytes, bytes]]  # number, 16 octets of address, ends
 
 
 class Front:
-    __slots__ = ("channel", "held", "serial")
+    """held: its connections, by number. has_spoken: whether there has been a message of it."""
+
+    __slots__ = ("channel", "held", "serial", "has_spoken")
 
     def __init__(self, channel: socket, serial: int = 0):
         """serial: the highest number that a connection has had."""
         self.channel = channel
         self.held: dict[int, Arrival] = {}
         self.serial = serial
+        self.has_spoken = False
 
     def hold(self, arrival: Arrival) -> None:
         """Give it an admitted connection; our descriptor is still to be closed. Raises OSError."""
@@ -203,6 +207,7 @@ class Fronts:
             try:
                 self._start()
             except OSError as why:
+                self._again = monotonic() + LONG_PAUSE
                 log.err(f"{self._argv[0]} -front: {why.strerror}")
 
     def _start(self) -> None:
@@ -252,6 +257,7 @@ class Fronts:
             kind, number, rest = words.parsed(data)
             if kind not in (words.LOGIN, words.PLAIN, words.STLS, words.OVER):
                 raise ValueError("an unknown message")
+            front.has_spoken = True
             arrival = front.held.get(number)
             if arrival is None:
                 return  # told that a handshake has failed when its time was up
@@ -278,6 +284,8 @@ class Fronts:
 
     def _ended(self, front: Front) -> None:
         log.err(f"{self._argv[0]} -front: has ended, and {len(front.held)} clients with it")
+        if front is self._front and not front.has_spoken:
+            self._again = monotonic() + LONG_PAUSE
         self._close(front)
         for arrival in front.held.values():
             self._release(arrival)

@@ -331,10 +331,14 @@ class Places:
         self.fronts._front = self.one
         self.client, self.connection = socket.socketpair()
 
-    def hold(self) -> Arrival:
+    def arrival(self) -> Arrival:
         ends = ("::1", 1), ("::1", 110)
         arrival = Arrival.known(bytes(16), *ends, {"TLS_SUBJECT_CN": "mary"})
         arrival.client = self.connection
+        return arrival
+
+    def hold(self) -> Arrival:
+        arrival = self.arrival()
         assert self.fronts.hold(arrival)
         return arrival
 
@@ -370,6 +374,18 @@ def test_nonsense_ends_a_front_and_frees_its_places_once(monkeypatch, message, c
     assert places.released == arrivals
     assert not places.one.held
     assert "has ended, and 2 clients with it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("has_spoken", [True, False])
+def test_a_front_that_can_not_run_is_not_started_over_and_over(monkeypatch, has_spoken):
+    places = Places(monkeypatch)
+    places.hold()
+    if has_spoken:
+        places.hear(words.message(words.OVER, 1))
+    places.theirs.close()
+    places.fronts._heard(places.one)
+    assert (places.fronts.patience() > front.PAUSE) != has_spoken
+    assert not places.fronts.hold(places.arrival())  # it gets a process
 
 
 def test_F_NET_5_without_a_descriptor_left_one_client_is_lost_and_no_more(monkeypatch, capfd):
