@@ -14,7 +14,7 @@ from time import monotonic, time
 from courierchain.client import MOST_DISCARDED, PEEKED
 from courierchain.settings import Settings
 from courierpop3login import stls
-from courierpop3login.main import begin, dialect, has_login_path, is_again, sessions
+from courierpop3login.main import begin, has_login_path, is_again, sessions
 from courierpop3login.session import Authorization
 from pop3proto.commands import LineReader
 
@@ -40,8 +40,8 @@ class Manner:
             settings = Settings(env)
             self.budget = settings.seconds("POP3_LOGIN_TIMEOUT")
             self.delay = settings.seconds("POP3_FAILURE_DELAY")
-            is_foreign = dialect(settings) is not Authorization
-            if is_foreign or not self.budget or (not has_relay and stls.is_usable(env, False)):
+            is_other = settings.choice("POP3_DIALECT", "courier", "cyrus") != "courier"
+            if is_other or not self.budget or (not has_relay and stls.is_usable(env, False)):
                 raise Unfit
             self.begun: Callable[[bool], Authorization] = sessions(argv, env, settings, has_relay)
         except ValueError as why:

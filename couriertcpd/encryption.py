@@ -53,7 +53,7 @@ class Relay:
     def __init__(self, path: str, user: str | None, env: dict[str, str], *, on_demand: bool):
         self.channel: socket | None = None
         self.on_demand = on_demand
-        user = user or unprivileged_user()
+        user = user or next((name for name in USERS if exists(name)), None)
         become = [f"-user={user}"] if user and os.geteuid() == 0 else []
         self._argv = [path, "-server", *become]
         self._env = env
@@ -222,12 +222,7 @@ def on_demand(env: dict[str, str]) -> Relay | None:
     return Relay(path, None, env, on_demand=True) if path and is_relay(path) else None
 
 
-def unprivileged_user() -> str | None:
-    """The one of USERS that there is."""
-    return next((name for name in USERS if _exists(name)), None)
-
-
-def _exists(user: str) -> bool:
+def exists(user: str) -> bool:
     try:
         return bool(getpwnam(user))
     except KeyError:

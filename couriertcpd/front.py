@@ -3,9 +3,9 @@
     -front    *ours*: no process waits for a client that has sent no complete login
 
 Where the chain begins with our courierpop3login, that is started once more, as `courierpop3login
--front` (see `courierpop3login.front`), and becomes `courier` or `nobody` where we are root. It gets
-each connection that is admitted, and gives it back with the login. What a session is told, and its
-place in the limits, stays here: the front is believed what a client is believed, no more.
+-front` (see `courierpop3login.front`), and becomes `nobody` where we are root. It gets each
+connection that is admitted, and gives it back with the login. What a session is told, and its place
+in the limits, stays here: the front is believed what a client is believed, no more.
 
 A front that has ended is started again; the clients that it held are gone, and their places free.
 Without a front, or with so many clients in it that it would run out of descriptors, a connection
@@ -30,8 +30,8 @@ from courierchain import front as words
 from courierchain import log
 from courierchain.daemon import park
 from couriertcpd.arrival import Arrival, Variables
-from couriertcpd.encryption import unprivileged_user
 
+USER = "nobody"  # whom it becomes where we are root: courier has the keys of TLS, and authdaemond
 PAUSE = 1.0  # seconds from one start of a front to the next
 LONG_PAUSE = 60.0  # after one that can't be started, or has said nothing
 RESERVE = 64  # descriptors of a front that are not clients
@@ -124,8 +124,7 @@ class Fronts:
     )
 
     def __init__(self, chain: list[str], env: Variables, *, makes_handshakes: bool, is_on: bool):
-        user = unprivileged_user() if os.geteuid() == 0 else None
-        become = [f"-user={user}"] if user else []
+        become = [f"-user={USER}"] if os.geteuid() == 0 else []
         relay = ["-relay"] if makes_handshakes else []
         self._argv = [chain[0], "-front", *become, *relay, *chain]
         self._env = env

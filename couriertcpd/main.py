@@ -33,14 +33,8 @@ from couriertcpd import reload, stderr, systemd
 from couriertcpd.access import Access
 from couriertcpd.arrival import Address, Variables
 from couriertcpd.connection import variables
-from couriertcpd.encryption import (
-    USERS,
-    Relay,
-    of_every_connection,
-    on_demand,
-    unprivileged_user,
-)
-from couriertcpd.front import Fronts
+from couriertcpd.encryption import Relay, exists, of_every_connection, on_demand
+from couriertcpd.front import USER, Fronts
 from couriertcpd.installation import (
     Missing,
     closed_to_users,
@@ -187,8 +181,8 @@ def fronts_of(
     """What -front asks for, where the login program can be called with what a front has heard."""
     is_resident = not options.coldexec and is_login(chain[0])
     is_on = options.front and is_resident and options.stderr != "socket"
-    if is_on and os.geteuid() == 0 and not unprivileged_user():
-        log.err(f"-front has no effect: there is no user {' or '.join(USERS)}")
+    if is_on and os.geteuid() == 0 and not exists(USER):
+        log.err(f"-front has no effect: there is no user {USER}")
         is_on = False
     if not is_on and not (before and before.fronts):
         return None
