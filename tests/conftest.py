@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
