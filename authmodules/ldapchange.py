@@ -9,7 +9,7 @@ change the password, and stores it in its own way (RFC 3062).
 from __future__ import annotations
 
 from authmodules import authldap, directory, newpassword, rcfile
-from authmodules.directory import Attributes, Directory, Found, Question
+from authmodules.directory import Attributes, Directory, Found, Question, Several
 from authmodules.rcfile import RcFile
 from courierchain.authmodule import Rejected
 from courierchain.request import Request
@@ -28,21 +28,28 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
         user, old = question
         dn, entry = authldap.look_up(user, rc, server)
         is_right = server.is_password(dn, old) if binds else authldap.is_password(old, entry, rc)
-        if is_right and dn:
+        if not (dn and is_right):
+            return dn, entry, False
+        try:
             changed = replaced(new, entry, rc, settings)
-            if changed:
-                server.replace(dn, changed)
-            else:
-                server.change_password(dn, old, new)
-        return dn, entry, is_right
+        except Rejected:
+            return dn, entry, False
+        if changed:
+            server.replace(dn, changed)
+        else:
+            server.change_password(dn, old, new)
+        return dn, entry, True
 
-    dn, _, is_right = directory.ask(rc, talk, request.login, once=True)
-    if not (dn and is_right):
+    try:
+        _, _, is_changed = directory.ask(rc, talk, request.login, once=True)
+    except Several as why:
+        raise Rejected from why
+    if not is_changed:
         raise Rejected
 
 
 def replaced(new: bytes, entry: Attributes, rc: RcFile, settings: Settings) -> Attributes:
-    """The new values of the attributes that hold a password. Raises PermanentFailure."""
+    """The new values of the attributes that hold a password. Raises Rejected, PermanentFailure."""
     clear = authldap.values(entry, rc, "LDAP_CLEARPW")
     hashes = authldap.values(entry, rc, "LDAP_CRYPTPW")
     changed: Attributes = {}

@@ -23,8 +23,13 @@ def check(new: bytes) -> None:
 def stored(new: bytes, settings: Settings, old: bytes | None) -> bytes:
     """The form, after `old`. Raises Rejected for a password, PermanentFailure for a policy that
     can't be used."""
+    return by_scheme(new, settings.text("PASSWORD_SCHEME"), old)
+
+
+def by_scheme(new: bytes, scheme: str, old: bytes | None = None) -> bytes:
+    """Raises Rejected and PermanentFailure."""
     try:
-        return newhash.make(new, settings.text("PASSWORD_SCHEME"), old)
+        return newhash.make(new, scheme, old)
     except newhash.Unfit as why:
         log.warn(f"no new password: {why}")
         raise Rejected from why

@@ -1,20 +1,38 @@
 """userdbchange - change a password in the userdb
 
 The line of the text is rewritten as by userdb(8): the field in which the password was found, and
-the secrets for CRAM that go with it. If makeuserdb has made databases, they are made again; a text
-that could not be made into some is found before anything is changed.
+the secrets for CRAM, SCRAM and APOP that go with it. If makeuserdb has made databases, they are
+made again; a text that could not be made into some is found before anything is changed.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from authmodules import authuserdb, newpassword
-from courierchain import cram, makeuserdb, passwords, userdb
+from courierchain import cram, log, makeuserdb, newhash, passwords, userdb
 from courierchain.authmodule import Rejected, TemporaryFailure
 from courierchain.refusal import Refused
 from courierchain.request import Request
 from courierchain.settings import Settings
+
+Secret = Callable[[bytes], bytes]
+
+
+def of_cram(algorithm: str) -> Secret:
+    return lambda new: cram.state_of(algorithm, new)
+
+
+def of_scram(scheme: str) -> Secret:
+    return lambda new: newpassword.by_scheme(new, scheme)
+
+
+OTHERS: dict[bytes, Secret] = {  # secrets that may stand beside the password, and how they are made
+    **{b"hmac-%spw" % name.encode(): of_cram(name) for name in ("md5", "sha1", "sha256")},
+    **{b"%spw" % scheme.lower().encode(): of_scram(scheme) for scheme in newhash.SCRAM},
+    b"apoppw": lambda new: new,
+}
 
 
 def change(request: Request, new: bytes, settings: Settings) -> None:
@@ -34,10 +52,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
         if fields.get(name) != name + b"=" + stored:
             raise TemporaryFailure(f"{path} has been changed since makeuserdb (call makeuserdb)")
         fields[name] = name + b"=" + fresh
-        for algorithm in cram.ALGORITHMS.values():
-            name = key(request.service, b"hmac-%spw" % algorithm.encode(), fields)
+        for field, make in OTHERS.items():
+            name = key(request.service, field, fields)
             if name in fields:
-                fields[name] = name + b"=" + cram.state_of(algorithm, new)
+                fields[name] = name + b"=" + make(new)
+                if not userdb.is_field(fields[name]):
+                    log.warn("no new password: one for APOP has no | in it")
+                    raise Rejected
         return userdb.with_fields(text, user, fields)
 
     try:

@@ -8,10 +8,12 @@ policy is PASSWORD_SCHEME: empty, or a name and numbers for it, as in `bcrypt ro
     argon2 bcrypt pbkdf2_sha256 pbkdf2_sha512 scrypt sha256_crypt sha512_crypt    passlib's
     yescrypt                          crypt(3)'s, which makes bcrypt and *_crypt too, where passlib
                                       isn't installed, or its bcrypt doesn't work with what is
+    SCRAM-SHA-1 SCRAM-SHA-256         what SCRAM needs of a password; rounds: 4096 at least
     MD5 MD5RAW SHA SSHA SHA256 SHA512 and $1$    Courier's
 
 Empty is Courier's rule (reference auth.md Part 3): the scheme of the old form if it is one of
-Courier's, {SSHA} for any other old form, {SHA512} where there is none. {CRYPT} in front stays.
+Courier's, {SSHA} for any other old form, {SHA512} where there is none. {CRYPT} in front stays. A
+form of SCRAM's has another of its kind: else nobody could log in by SCRAM any more.
 
 passlib is imported here, and here alone to make something: no login waits for it.
 """
@@ -21,7 +23,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-from courierchain import passwords
+from courierchain import passwords, scram
+from courierchain.saslprep import NotPrepared
 
 COURIER = (b"MD5", b"MD5RAW", b"SHA", b"SSHA", b"SHA256", b"SHA512")
 MD5_CRYPT = b"$1$"
@@ -34,6 +37,7 @@ CRYPT = {  # crypt_gensalt(3)'s prefix, and what its count is where nobody says
     "yescrypt": (b"$y$", 0),
     "$1$": (MD5_CRYPT, 0),
 }
+SCRAM = {"SCRAM-SHA-1": "sha1", "SCRAM-SHA-256": "sha256"}
 BCRYPT_SEES = 72  # octets of a password
 SALT = 4  # octets of Courier's {SSHA}
 
@@ -68,10 +72,14 @@ def scheme_of(old: bytes | None) -> str:
     """Courier's rule."""
     if not old:
         return WITHOUT_HINT
+    for name, algorithm in SCRAM.items():
+        secret = scram.stored_secret(old)
+        if secret and secret.algorithm == algorithm:
+            return name
     if old.startswith(MD5_CRYPT):
         return MD5_CRYPT.decode()
-    name = old[1:].partition(b"}")[0].upper() if old.startswith(b"{") else b""
-    return name.decode() if name in COURIER else OTHERWISE
+    brace = old[1:].partition(b"}")[0].upper() if old.startswith(b"{") else b""
+    return brace.decode() if brace in COURIER else OTHERWISE
 
 
 def numbers(policy: str, words: list[str]) -> dict[str, int]:
@@ -87,8 +95,10 @@ def numbers(policy: str, words: list[str]) -> dict[str, int]:
 def made(name: str, options: dict[str, int], secret: bytes) -> bytes:
     if name.encode() in COURIER and not options:
         return of_courier(name.encode(), secret)
+    if name in SCRAM:
+        return of_scram(name, options, secret)
     if name not in PASSLIB and name not in CRYPT:
-        known = ", ".join([*PASSLIB, *CRYPT, *(known.decode() for known in COURIER)])
+        known = ", ".join([*PASSLIB, *CRYPT, *SCRAM, *(known.decode() for known in COURIER)])
         raise CannotMake(f"PASSWORD_SCHEME={name}: not one of {known}")
     if name == "bcrypt" and len(secret) > BCRYPT_SEES:
         raise Unfit(f"bcrypt: a password has {BCRYPT_SEES} octets at most")
@@ -101,6 +111,19 @@ def of_courier(name: bytes, secret: bytes) -> bytes:
     else:
         value = passwords.DIGESTS[name](secret, b"")
     return b"{%s}%s" % (name, value)
+
+
+def of_scram(name: str, options: dict[str, int], secret: bytes) -> bytes:
+    """A form for SCRAM. Raises CannotMake."""
+    rounds = options.get("rounds", scram.LEAST_ROUNDS)
+    if set(options) - {"rounds"} or not scram.LEAST_ROUNDS <= rounds <= scram.MOST_ROUNDS:
+        bounds = f"rounds={scram.LEAST_ROUNDS} to {scram.MOST_ROUNDS}"
+        raise CannotMake(f"{name}: it has {bounds}, and no other option")
+    try:
+        salt = os.urandom(scram.SALT)
+        return scram.form(scram.secret_of(SCRAM[name], secret, salt, rounds))
+    except NotPrepared as why:
+        raise Unfit(f"{name}: a password has no characters that SASLprep forbids") from why
 
 
 def by_passlib(name: str, options: dict[str, int], secret: bytes) -> bytes:

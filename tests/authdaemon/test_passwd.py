@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authdaemond import question
+from courierchain import newhash, passwords
 from courierchain.request import BadRequest
 from tests.authdaemon.conftest import LIB
 from tests.conftest import BIN
@@ -98,6 +99,24 @@ def test_the_secret_of_cram_goes_with_it(ours):
     assert ours.ask(cram("john", b"new")).endswith(b"\n.\n")
     assert ours.ask(b"PASSWD pop3\tjohn\tnew\t%s\n" % was) == b"OK\n"
     assert ours.ask(cram("john", was)).endswith(b"\n.\n")
+
+
+def test_secrets_of_scram_and_apop_go_with_it(ours):
+    userdb = ours.accounts.userdb
+    good = userdb.read_text()
+    was = ours.john.password
+    before = newhash.make(was.encode(), "SCRAM-SHA-256").decode()
+    more = f"|scram-sha-256pw={before}|pop3-apoppw=x|apoppw=y\n"
+    userdb.write_text(re.sub("(john\t.*)\n", lambda found: found[1] + more, good))
+    ours.run("makeuserdb")
+    assert ours.ask(f"PASSWD pop3\tjohn\t{was}\tnew\n".encode()) == b"OK\n"
+    (line,) = [line for line in userdb.read_text().splitlines() if line.startswith("john\t")]
+    fields = dict(field.partition("=")[::2] for field in line.partition("\t")[2].split("|"))
+    assert passwords.verify(b"new", fields["scram-sha-256pw"].encode())
+    assert (fields["pop3-apoppw"], fields["apoppw"]) == ("new", "y")
+    assert ours.ask(b"PASSWD pop3\tjohn\tnew\ta|b\n") == b"FAIL\n"
+    userdb.write_text(good)
+    ours.run("makeuserdb")
 
 
 def test_who_is_refused(ours):

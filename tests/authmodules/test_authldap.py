@@ -169,12 +169,8 @@ def slapd(homes, authority):
                 f"dn: cn=reader,{SUFFIX}\nobjectClass: organizationalRole\n"
                 f"objectClass: simpleSecurityObject\ncn: reader\nuserPassword: {sha('read')}\n",
                 person("john", homes / "john", UID, more=options),
-                person(
-                    "mary",
-                    homes / "mary",
-                    UID,
-                    more="l: clear one\nuserPassword: " + sha("another"),
-                ),
+                person("mary", homes / "mary", UID, more="userPassword: " + sha("another")),
+                person("pat", homes / "mary", UID, more="l: clear one"),
                 person("comma", homes / "john", UID, more="employeeType: 0,disablepop3=1"),
                 person("zero", homes / "john", 0),
                 person("scram", homes / "john", UID, password=SCRAM),

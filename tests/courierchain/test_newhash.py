@@ -15,6 +15,8 @@ from courierchain import newhash, passwords
 from tests.conftest import BIN, DEADLINE, needs_module
 
 SECRET = b"secret"
+SCRAM_1 = b"SCRAM-SHA-1$4096:c2FsdA==$" + b"A" * 27 + b"=:" + b"A" * 27 + b"="
+SCRAM_256 = b"{SCRAM-SHA-256}5000,c2FsdA==," + b"A" * 43 + b"=," + b"A" * 43 + b"="
 OF_COURIER = {  # reference auth.md Part 3
     "MD5": b"{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ==",
     "MD5RAW": b"{MD5RAW}5ebe2294ecd0e0f08eab7690d2a6ee69",
@@ -39,6 +41,9 @@ OF_COURIER = {  # reference auth.md Part 3
         (b"{CRYPT}$6$abc$def", b"{SSHA}"),
         (b"{BLF-CRYPT}$2y$x", b"{SSHA}"),
         (b"{", b"{SSHA}"),
+        (SCRAM_1, b"SCRAM-SHA-1$4096:"),
+        (SCRAM_256, b"SCRAM-SHA-256$4096:"),
+        (b"{SCRAM-SHA-256}broken", b"{SSHA}"),
         (b"ab0123456789a", b"{SSHA}"),
     ],
 )
@@ -68,6 +73,7 @@ CHEAP = {
     "sha512_crypt rounds=1000": b"$6$rounds=1000$",
     "yescrypt rounds=1": b"$y$",
     "$1$": b"$1$",
+    "SCRAM-SHA-256 rounds=5000": b"SCRAM-SHA-256$5000:",
 }
 
 
@@ -75,7 +81,8 @@ CHEAP = {
 def test_what_a_policy_makes_lets_its_password_in(policy):
     if policy.split()[0] in newhash.PASSLIB:
         needs_module("passlib")
-    for secret in (SECRET, b"\xff\xfe \xc3\xa4"):
+    others = "a sécret".encode() if policy.startswith("SCRAM") else b"\xff\xfe \xc3\xa4"
+    for secret in (SECRET, others):
         stored = newhash.make(secret, policy, b"{SSHA}x")
         assert stored.startswith(CHEAP[policy])
         assert passwords.verify(secret, stored)
@@ -97,6 +104,7 @@ def test_CRYPT_in_front_stays():
         ("bcrypt rounds=-1", "not of the form NAME=NUMBER"),
         ("SSHA rounds=1", "PASSWORD_SCHEME=SSHA: not one of"),
         ("bcrypt rounds=99", "bcrypt: "),
+        ("SCRAM-SHA-256 rounds=10", "SCRAM-SHA-256: it has rounds=4096 to 5000000"),
         ("bcrypt flavour=1", "bcrypt: crypt(3) can't make it with {'flavour': 1}"),
     ],
 )
