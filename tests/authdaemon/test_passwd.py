@@ -171,6 +171,32 @@ def test_a_userdb_that_is_not_in_order_stays_as_it_is(ours):
     assert is_password(ours, "mary", ours.mary.password)
 
 
+def test_the_original_reads_what_our_makeuserdb_makes(ours):
+    ours.stop()
+    assert told(ours, f"{BIN}/makeuserdb")[0] == 0
+    ours.start(LIB / "authdaemond")
+    assert is_password(ours, "mary", ours.mary.password)
+    assert not is_password(ours, "mary", "wrong")
+    assert f"Maildir: {ours.mary.maildir}" in told(ours, f"{ORIGINALS}/authtest", "mary")[1]
+    ours.stop()
+    ours.start(BIN / "authdaemond")
+
+
+def test_what_is_remembered_of_an_account_ends_with_its_password(site, ours):
+    site.set(authcachelife="3600")
+    ours.stop()
+    ours.start(BIN / "authdaemond")
+    was = ours.mary.password
+    assert is_password(ours, "mary", was)
+    assert ours.ask(f"PASSWD pop3\tmary\t{was}\tnew\n".encode()) == b"OK\n"
+    assert is_password(ours, "mary", "new") and not is_password(ours, "mary", was)
+    assert ours.ask(f"PASSWD pop3\tmary\tnew\t{was}\n".encode()) == b"OK\n"
+    assert is_password(ours, "mary", was) and not is_password(ours, "mary", "new")
+    site.set(authcachelife="0")
+    ours.stop()
+    ours.start(BIN / "authdaemond")
+
+
 def test_the_policy_of_the_site_counts(site, ours):
     site.set(PASSWORD_SCHEME="sha512_crypt rounds=1000")
     ours.stop()
