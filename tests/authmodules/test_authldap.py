@@ -693,22 +693,22 @@ MANAGER = {"LDAP_BINDDN": f"cn=admin,{SUFFIX}", "LDAP_BINDPW": "rootsecret"}
 
 @pytest.mark.parametrize(
     "way, was",
-    [(MANAGER, "secret of mary"), (BIND, "secret of mary"), ({**MANAGER, **CLEAR}, "clear one")],
+    [(MANAGER, "secret of pat"), (BIND, "secret of pat"), ({**MANAGER, **CLEAR}, "clear one")],
     ids=["crypt", "bind", "clear"],
 )
 def test_a_password_is_changed(login, rc, way, was):
-    def change(old: str, new: str, user: str = "mary") -> None:
+    def change(old: str, new: str, user: str = "pat") -> None:
         question = request.parse(f"pop3\nlogin\n{user}\n{old}\n\n".encode())
         authldap.change(question, new.encode(), Settings({"AUTHLDAP_RC": rc(**way)}))
 
     change(was, "another sécret")
-    assert login("mary", "another sécret", **way).word == "accepted"
-    assert login("mary", was, **way).word == "rejected"
-    for user, old, new in [("mary", was, "x"), ("nobody", "x", "y"), ("mary", "x", "")]:
+    assert login("pat", "another sécret", **way).word == "accepted"
+    assert login("pat", was, **way).word == "rejected"
+    for user, old, new in [("pat", was, "x"), ("nobody", "x", "y"), ("pat", "x", "")]:
         with pytest.raises(Rejected):
             change(old, new, user)
     change("another sécret", was)
-    assert login("mary", was, **way).word == "accepted"
+    assert login("pat", was, **way).word == "accepted"
 
 
 def test_who_may_not_write_changes_nothing(login, rc):
