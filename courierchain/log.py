@@ -11,7 +11,6 @@ nobody (F-DISK-4).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from select import POLLOUT, poll
 
 # Users' text goes into lines that ban scripts read: what could forge a field becomes a dot, as
@@ -21,9 +20,6 @@ _SAFE = bytes(
 )
 PATIENCE = 100  # milliseconds that a line waits for a log that nobody reads; the next ones don't
 MAX_SHOWN = 256  # octets of a user's text in one line
-
-# Takes the lines, without their LF, instead of descriptor 2: in a process that is its own logger.
-divert: Callable[[str], None] | None = None
 
 _is_stuck = False
 _writable = poll()
@@ -53,11 +49,11 @@ def line(priority: str, text: str) -> None:
 
 def plain(text: str) -> None:
     """Write one line that has no priority, as Courier writes a few."""
+    deliver(text.replace("\n", " ").replace("\r", " "))
+
+
+def _to_descriptor_2(text: str) -> None:
     global _is_stuck
-    text = text.replace("\n", " ").replace("\r", " ")
-    if divert:
-        divert(text)
-        return
     try:
         ready = _writable.poll(0 if _is_stuck else PATIENCE)
         _is_stuck = not ready
@@ -65,6 +61,9 @@ def plain(text: str) -> None:
             os.write(2, os.fsencode(text + "\n"))
     except OSError:
         pass
+
+
+deliver = _to_descriptor_2  # takes a line; another one in a process that is its own logger
 
 
 def debug(text: str) -> None:

@@ -71,7 +71,7 @@ class InProcess:
         self._handlers[SIGHUP] = lambda *_: hang_up()
         handover.keep(highest)
         if journal.is_syslog:
-            log.divert = journal.line
+            log.deliver = journal.line
         gc.enable()
         gc.set_threshold(GARBAGE)
 

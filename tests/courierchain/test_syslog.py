@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -112,6 +113,22 @@ def test_a_syslog_that_is_started_anew_loses_no_line(path, tmp_path):
     with listening(path) as sink:
         log.write(6, b"two")
         assert received(sink) == b"<22> pop3d: two"
+
+
+def test_a_socket_with_a_number_keeps_it_while_syslog_is_away(path, tmp_path):
+    syslog = Syslog("pop3d", path=path, descriptor=200)
+    first = os.fstat(200)
+    syslog.write(6, b"nobody listens")
+    assert os.fstat(200).st_mode == first.st_mode
+    for name in ("one", "two"):
+        with listening(path) as sink:
+            syslog.write(6, name.encode())
+            assert received(sink).endswith(f"pop3d: {name}".encode())
+        os.rename(path, tmp_path / name)
+        syslog.write(6, b"nobody listens")
+        assert os.fstat(200).st_mode == first.st_mode
+        assert not os.get_inheritable(200)
+    os.close(200)
 
 
 def test_a_syslog_that_is_full_is_waited_for_once_and_used_again_when_it_reads(path, monkeypatch):
