@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,12 @@ def others(server: Server) -> list[int]:
 
 def of_fronts(server: Server, pid: int) -> list[str]:
     """What its descriptors are, but the first three."""
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(entry) for entry in folder.iterdir() if int(entry.name) > 2]
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed just now
+            if int(entry.name) > 2:
+                found.append(os.readlink(entry))
+    return found
 
 
 # The same conversation
