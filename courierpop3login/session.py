@@ -8,7 +8,7 @@ are Courier's (reference auth.md 1.3, 1.6). Nothing here knows whether a user ex
 from __future__ import annotations
 
 from courierchain import failure, log, netstrings
-from courierchain.authtypes import EXTERNAL, LOGIN
+from courierchain.authtypes import EXTERNAL, LOGIN, OAUTHBEARER
 from courierchain.failure import AUTH
 from courierchain.front import Login
 from courierchain.request import BadRequest, encode
@@ -149,7 +149,7 @@ class Authorization:
     def claim(self, login: Login) -> None:
         """Take up a login that another session like this one has heard, if it has: the request must
         be one that this one could have made. Raises ValueError."""
-        if not login.user or self._tls_required:
+        if not (login.user or login.request) or self._tls_required:
             raise ValueError("nobody may log in")
         if login.request:
             self._check(login)
@@ -165,6 +165,8 @@ class Authorization:
         authtype = self._offer.authtype(login.method) if login.method else LOGIN
         if question.service != self._service or question.authtype != authtype:
             raise ValueError("a request of another kind")
+        if not login.user and authtype != OAUTHBEARER:
+            raise ValueError("no userid")
         if any(octet < 0x20 for field in question.fields for octet in field):
             raise ValueError("a control character")
         if authtype == LOGIN and (question.login or (b"",))[0] != login.user:

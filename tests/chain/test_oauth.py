@@ -52,9 +52,9 @@ def refused(client: Client, command: str) -> dict[str, str]:
     return json.loads(b64decode(told[2:]))
 
 
-def test_7628_01_a_right_token_is_served_and_a_wrong_one_told_so(encrypted, mode, john, site):
+def test_7628_01_a_right_token_is_served_and_a_wrong_one_told_so(encrypted, any_mode, john, site):
     site.configure(OAUTH_SCOPE="pop", OAUTH_DISCOVERY_URL="https://login.example/.well-known/x")
-    server = encrypted(*mode, POP3_FAILURE_DELAY="0")
+    server = encrypted(*any_mode, POP3_FAILURE_DELAY="0")
     for begin in (bearer, xoauth2):
         with greeted(server) as client:
             assert client.listing("CAPA")[0] == f"SASL PLAIN {BOTH}"

@@ -72,6 +72,11 @@ def test_a_login_that_this_session_could_have_heard_is_taken():
     nobody_s = session()
     nobody_s.claim(login(b""))
     assert (nobody_s.request, nobody_s.user) == (None, JOHN)
+    offer = Offer(b"OAUTHBEARER", (b"OAUTHBEARER",))
+    told_by_a_token = Authorization(offer=offer)
+    record = encode(b"pop3", authtypes.OAUTHBEARER, b"", b"token")
+    told_by_a_token.claim(login(record, b"OAUTHBEARER", b""))
+    assert told_by_a_token.request == record
     certified = session()
     certified.claim(login(encode(b"pop3", authtypes.EXTERNAL, b"mary"), b"EXTERNAL", b"mary"))
     assert certified.user == b"mary"
@@ -91,6 +96,7 @@ IMPOSSIBLE = {
     "a control character": login(encode(b"pop3", authtypes.LOGIN, JOHN, b"\x01")),
     "a line too many": login(b"pop3\nlogin\njohn\nsecret\nmore\n"),
     "half a record": login(b"pop3\nlogin"),
+    "nobody at all": login(b"", user=b""),
     "nobody": login(encode(b"pop3", authtypes.LOGIN, JOHN, b"secret"), user=b""),
 }
 
