@@ -27,6 +27,7 @@ from time import monotonic
 
 from courierchain import handover, log, netstrings, relay
 from courierchain.request import RECORD
+from courierchain.reuse import take_over
 from couriertcpd.arrival import Arrival, announce
 from couriertcpd.encryption import Relay
 from couriertcpd.front import Fronts
@@ -49,7 +50,6 @@ from couriertcpd.worker import (
     Worker,
     send,
     signals_to_default,
-    take_over,
 )
 
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next session

@@ -59,6 +59,7 @@ from courierchain import (
 )
 from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
+from courierchain.reuse import enter_again, take_over
 from couriertcpd import parcel
 from couriertcpd.arrival import Address, Variables, announced
 from couriertcpd.parkinglot import Terms
@@ -326,28 +327,6 @@ class UserWorker(Worker):
             self._hold_end(descriptor)
         take_over(client)
         return partial(handover.run, authmodule.going_on(name, account, service), argv, env)
-
-
-def enter_again() -> str:
-    """The current directory, or `/` from now on if this user couldn't return to it."""
-    try:
-        directory = os.getcwd()
-        os.chdir(directory)
-    except OSError:
-        directory = "/"
-        os.chdir(directory)
-    return directory
-
-
-def take_over(client: int) -> None:
-    """Put the client on descriptors 0 and 1, with nothing of its own left."""
-    for descriptor in (0, 1):
-        if client == descriptor:
-            os.set_inheritable(descriptor, True)
-        else:
-            os.dup2(client, descriptor)
-    if client > 1:
-        os.close(client)
 
 
 def send(channel: socket, message: bytes, descriptors: Sequence[int]) -> bool:

@@ -24,6 +24,7 @@ from courierchain import handover, log, programs, syslog
 from courierchain.daemon import park
 from courierchain.journal import Journal
 from courierchain.request import RECORD
+from courierchain.reuse import enter_again, take_over
 from cyruspop3d.waiting import SIGNALS, Interrupted, interruptible
 
 # A worker's own descriptors: 4 is the listening socket, and 3 is for the record of the chain.
@@ -64,7 +65,7 @@ class InProcess:
         hang_up: Callable[[], None],
     ):
         self._chain = chain
-        self._directory = directory_to_return_to()
+        self._directory = enter_again()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._handlers = {number: lambda *_: stop() for number in SIGNALS}
@@ -95,28 +96,6 @@ class InProcess:
         """Hang up on the client: not before master knows that we take the next one, or it would
         start somebody for a client who comes back at once."""
         os.closerange(0, 2)
-
-
-def take_over(client: int) -> None:
-    """Put the client on descriptors 0 and 1, which may be closed before, with nothing else left."""
-    for descriptor in (0, 1):
-        if client == descriptor:
-            os.set_inheritable(descriptor, True)
-        else:
-            os.dup2(client, descriptor)
-    if client > 1:
-        os.close(client)
-
-
-def directory_to_return_to() -> str:
-    """The current one, or `/` from now on if this user couldn't return to it."""
-    try:
-        directory = os.getcwd()
-        os.chdir(directory)
-    except OSError:
-        directory = "/"
-        os.chdir(directory)
-    return directory
 
 
 class InChild:
