@@ -32,7 +32,7 @@ import report
 from accounts import MESSAGES, Mailboxes, accounts
 from comparison import Unable, end_on_signals, private_folder
 from load import Load, check_mailbox
-from ours import Ours, OursVirtual, front
+from ours import Ours, OursVirtual
 from servers import Failed
 
 STRACE = {"/usr/bin/strace": "strace"}
@@ -43,7 +43,7 @@ MINFLT, CMINFLT, UTIME, STIME, CUTIME, CSTIME = 7, 8, 11, 12, 13, 14  # proc(5),
 
 
 def set_ups(folder: str, mailboxes: Mailboxes, bin: str, more: list[str]) -> list[Ours]:
-    kept = ["-uses=1000", *front(bin), *more]
+    kept = ["-uses=1000", *more]
     return [
         Ours("fork", folder, mailboxes.system, bin, "authuserdb"),
         Ours("uses", folder, mailboxes.system, bin, "authuserdb", *kept),

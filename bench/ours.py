@@ -3,14 +3,11 @@
     Ours(name, folder, accounts, bin, "authuserdb", *options)      options of couriertcpd
     OursVirtual(name, folder, accounts, bin, *options)             all mailboxes of one uid
     OursTls(name, folder, accounts, bin, pem, *options)            behind our couriertls
-    front(bin)      the option for a front, if these programs have it
 
 `bin` is the directory with our installed programs.
 """
 
 from __future__ import annotations
-
-import subprocess
 
 from accounts import VIRTUAL_OWNER, Accounts
 from courier import TLS_OPTIONS, listener_options
@@ -59,8 +56,3 @@ class OursTls(Ours):
         behind_port = argv.index(str(self.port)) + 1
         argv[behind_port:behind_port] = ["couriertls", *TLS_OPTIONS]
         return [(argv, {**env, "TLS_CERTFILE": self.pem})]
-
-
-def front(bin: str) -> list[str]:
-    done = subprocess.run([f"{bin}/couriertcpd", "-front"], capture_output=True, text=True)
-    return [] if "Invalid option" in done.stderr else ["-front"]

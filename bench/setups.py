@@ -19,12 +19,13 @@ from courier import Courier, CourierTls
 from cyrusmail import Store
 from dovecot import Dovecot, DovecotTls, DovecotTuned, DovecotVirtual
 from mastered import Mastered
-from ours import Ours, OursTls, OursVirtual, front
+from ours import Ours, OursTls, OursVirtual
 from popa3d import Popa3d
 from servers import Server
 
 REUSED = "-uses=1000"
 PARKED = "-park=1"
+FRONT = "-front"
 
 
 def for_sessions(
@@ -43,14 +44,14 @@ def for_sessions(
         *others(folder, system),
     ]
     if bin:
-        kept = [REUSED, *front(bin), *more]
+        kept = [REUSED, *more]
         servers += [
             Ours("ours-userdb", folder, system, bin, "authuserdb", *kept),
             Ours("ours-pam", folder, system, bin, "authpam", *kept),
             Ours("ours-sha512", folder, strong, bin, "authuserdb", *kept),
-            OursVirtual("ours-virtual", folder, virtual, bin, *front(bin), *more),
+            OursVirtual("ours-virtual", folder, virtual, bin, *more),
             Ours("ours-park", folder, system, bin, "authuserdb", *kept, PARKED),
-            Ours("ours-uses", folder, system, bin, "authuserdb", REUSED),
+            Ours("ours-front", folder, system, bin, "authuserdb", *kept, FRONT),
             Ours("ours-fork", folder, system, bin, "authuserdb"),
             Ours("ours-fork-pam", folder, system, bin, "authpam"),
         ]
@@ -84,7 +85,7 @@ def for_crowds(
         cyrus_of(folder, mailboxes.system),
     ]
     if bin:
-        options = [REUSED, PARKED, *front(bin), *more]
+        options = [REUSED, PARKED, FRONT, *more]
         servers.append(Ours("ours", folder, mailboxes.system, bin, "authuserdb", *options))
     for server in servers:
         server.most = most + 200
@@ -98,7 +99,7 @@ def for_growth(folder: str, many: list[Accounts], bin: str | None, more: list[st
         count = len(accounts.owners)
         servers.append(Courier(f"courier-{count}", folder, accounts, "authuserdb"))
         if bin:
-            options = [REUSED, *front(bin), *more]
+            options = [REUSED, *more]
             servers.append(Ours(f"ours-{count}", folder, accounts, bin, "authuserdb", *options))
     return servers
 

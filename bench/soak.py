@@ -4,7 +4,7 @@
                           [--seed 1] [--only NAME,...] [--option OPTION]... [--json FILE]
 
 Serves 20 accounts, each with its own uid, by the full command line: processes used again, parking,
-an access file, STLS, counted failures, a front if there is one. Clients do everything that clients
+an access file, STLS, counted failures, a front. Clients do everything that clients
 do (behaviours.py), `--at-once` of them, until --sessions are over or --seconds have passed. SIGHUP
 comes all the time, SIGUSR2 (the listener executes itself) in the first quarter and at the end: what
 is looked at in between are the same processes. 60 samples of them are taken on the way (vitals.py).
@@ -33,7 +33,7 @@ from behaviours import IDLE_TIMEOUT, LOGIN_TIMEOUT, Users, choose, keep_only
 from clients import Clients
 from comparison import Unable, end_on_signals, private_folder
 from load import check_mailbox
-from ours import Ours, front
+from ours import Ours
 from servers import Command, Failed, unverified
 from tls import certificate
 from vitals import MEASURES, SESSIONS, Sample, Vitals, verdict
@@ -56,7 +56,7 @@ class Soaked(Ours):
         self.certificate = certificate(folder)
         with open(self.access, "w") as file:
             file.write("*\tallow\n")
-        self.options = (*self.options, f"-access={self.access}", *front(bin), *more)
+        self.options = (*self.options, f"-access={self.access}", "-front", *more)
 
     def commands(self) -> list[Command]:
         ((argv, env),) = super().commands()
