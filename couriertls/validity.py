@@ -12,7 +12,7 @@ from __future__ import annotations
 import ssl
 from calendar import timegm
 
-SEQUENCE, VERSION, UTC_TIME = 0x30, 0xA0, 0x17
+VERSION, UTC_TIME = 0xA0, 0x17
 BEGIN, END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 BEFORE_VALIDITY = 3  # serialNumber, signature, issuer
 

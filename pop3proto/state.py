@@ -1,15 +1,13 @@
-"""state - which verbs are legal when, and what CAPA says, as tables
+"""state - which verbs there are after the login, and what CAPA says, as tables
 
-RFC 1939 sections 4 to 6, RFC 2449 section 5, RFC 6856 section 2. A verb that is not in the table of
-the present state is answered like an unknown one. `CAPABILITIES` is what Courier lists, in its
-order (reference auth.md 1.5), less what is not served: the STLS line is the caller's.
+RFC 1939 sections 5 and 6, RFC 2449 section 5, RFC 6856 section 2. A verb that is not in the table
+is answered like an unknown one. `CAPABILITIES` is what Courier lists, in its order (reference
+auth.md 1.5), less what is not served: the STLS line is the caller's.
 """
 
 from __future__ import annotations
 
 from pop3proto.replies import err, listing, ok
-
-AUTHORIZATION = frozenset((b"USER", b"PASS", b"AUTH", b"STLS", b"CAPA", b"QUIT", b"UTF8", b"LANG"))
 
 TRANSACTION = frozenset(
     (
