@@ -116,6 +116,11 @@ class Children:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []  # in the order of their waiting, the longest first
 
+    @property
+    def serving(self) -> int:
+        """Processes that are not waiting for a session."""
+        return len(self._children) - len(self._idle)
+
     def dispatch(self, arrival: Arrival) -> None:
         """Give an admitted connection to a process. Raises OSError if there can't be one."""
         message = announce(arrival)

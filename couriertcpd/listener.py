@@ -27,6 +27,7 @@ from couriertcpd.limits import Limits
 from couriertcpd.lookups import Lookups
 from couriertcpd.parkinglot import Terms
 from couriertcpd.proxies import Proxies
+from couriertcpd.queue import Queue
 from couriertcpd.reload import Inheritance, Reload
 from couriertcpd.systemd import Notifier
 from couriertcpd.throttle import TOO_MANY_FAILURES, Throttle
@@ -72,6 +73,7 @@ class Listener:
         self._notifier = notifier
         self._reload = reload
         self._epoll = select.epoll()
+        self._queue = Queue()
         self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
         self._accepting = False
@@ -95,7 +97,7 @@ class Listener:
         if lookups:
             lookups.serve(*watching, self._looked_up)
         if fronts:
-            fronts.serve(*watching, self._serve, self._encrypt_late, self._has_left)
+            fronts.serve(*watching, self._queue.add, self._encrypt_late, self._has_left)
             if before:
                 self._adopt(fronts, before)
         if tls and fronts and tls.on_demand:
@@ -118,6 +120,7 @@ class Listener:
                 if callback := self._callbacks.get(descriptor):
                     callback()
             self._children.resume()
+            self._serve_next()
             while self._signals:
                 if self._HANDLERS[self._signals.pop(0)](self):
                     return 0
@@ -134,7 +137,7 @@ class Listener:
         if not self._leave:
             return
         rooms = (self._proxies, self._lookups, self._tls)
-        waiting = any(room and room.waiting for room in rooms)
+        waiting = self._queue or any(room and room.waiting for room in rooms)
         if not waiting or monotonic() >= self._leave:
             self._leave = 0.0
             serving = self._children.retire()
@@ -289,16 +292,17 @@ class Listener:
         if self._fronts and self._fronts.hold(arrival):
             arrival.client.close()
         else:
-            self._serve(arrival)
+            self._queue.add(arrival)
 
-    def _serve(self, arrival: Arrival) -> None:
-        """Find a process for a connection."""
-        try:
-            self._children.dispatch(arrival)
-        except OSError as why:
-            self._release(arrival)
-            self._shortage("fork", why)
-        arrival.client.close()
+    def _serve_next(self) -> None:
+        """Find processes for those whose turn it is."""
+        while arrival := self._queue.next(self._children.serving):
+            try:
+                self._children.dispatch(arrival)
+            except OSError as why:
+                self._release(arrival)
+                self._shortage("fork", why)
+            arrival.client.close()
 
     def _release(self, arrival: Arrival) -> None:
         self._limits.release(arrival.address)
@@ -351,7 +355,7 @@ class Listener:
             patience = min(patience, self._lookups.patience())
         if self._fronts:
             patience = min(patience, self._fronts.patience())
-        patience = self._children.parked.patience(patience)
+        patience = self._children.parked.patience(min(patience, self._queue.patience()))
         return min(patience, self._notifier.patience or TICK)
 
     def _watch(
