@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterator
 from stat import S_IROTH, S_IWOTH
 
-from courierchain import cram, passwords
+from courierchain import cram, passwords, wholefile
 from courierchain.account import Account
 from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
 from courierchain.authtypes import APOP, SCRAM
@@ -152,10 +152,14 @@ def in_text(path: str, user: bytes) -> Record:
 def text_of(path: str) -> bytes:
     """The file, with a line end at its begin and at its end."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_mode & (S_IROTH | S_IWOTH):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_mode & (S_IROTH | S_IWOTH):
                 raise TemporaryFailure(f"{path} is open to everybody (chmod 600 {path})")
-            return b"\n" + file.read() + b"\n"
+            return b"\n%s\n" % wholefile.read(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
     except OSError as why:
         raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
 

@@ -30,6 +30,12 @@ MOST_DISCARDED = 256  # reads of so many octets
 PIPE_PIECE = 4096  # PIPE_BUF: what a pipe that polls writable takes without blocking
 
 
+# Of whatever is on these descriptors: a process has many clients, one after the other.
+_readable = poll()
+_readable.register(0, POLLIN)
+_on_0: socket | None = None
+
+
 class TimedOut(Exception):
     """The client did not send, or did not take, anything for too long."""
 
@@ -57,12 +63,10 @@ class Client:
     there is nobody on descriptors 0 and 1.
     """
 
-    __slots__ = ("_socket", "_readable", "send_limit", "sent", "tap")
+    __slots__ = ("_socket", "send_limit", "sent", "tap")
 
     def __init__(self, send_limit: float):
         self._socket = _connection()
-        self._readable = poll()
-        self._readable.register(0, POLLIN)
         self.send_limit = send_limit
         self.sent = 0
         self.tap: Tap | None = None
@@ -72,13 +76,13 @@ class Client:
 
         Raises TimedOut, and Gone at the end of the input.
         """
-        _wait(self._readable, limit)
+        _wait(_readable, limit)
         return self.read_some(size)
 
     def sends_within(self, limit: float) -> bool:
         """Whether there is something to receive, or comes in that time. Raises Gone."""
         try:
-            return bool(self._readable.poll(limit * 1000))
+            return bool(_readable.poll(limit * 1000))
         except OSError as why:
             raise Gone from why
 
@@ -87,7 +91,7 @@ class Client:
 
         Raises TimedOut and Gone.
         """
-        _wait(self._readable, limit)
+        _wait(_readable, limit)
         if not self._socket:
             return self.read_some(1)
         try:
@@ -154,9 +158,7 @@ class Client:
 
     def detach(self) -> None:
         """Let go of the descriptors without closing them, for the next program."""
-        if self._socket:
-            self._socket.detach()
-            self._socket = None
+        self._socket = None
 
 
 def _wait(ready: poll, limit: float) -> None:
@@ -173,10 +175,13 @@ def _wait(ready: poll, limit: float) -> None:
 
 def _connection() -> socket | None:
     """The socket that descriptors 0 and 1 both are; None if they are anything else."""
+    global _on_0
     try:
         reading, writing = os.fstat(0), os.fstat(1)
     except OSError as why:
         raise Gone from why
     if not S_ISSOCK(reading.st_mode) or not os.path.samestat(reading, writing):
         return None
-    return socket(AF_INET, SOCK_STREAM, 0, fileno=0)
+    if _on_0 is None:
+        _on_0 = socket(AF_INET, SOCK_STREAM, 0, fileno=0)
+    return _on_0

@@ -28,6 +28,8 @@ def values(name: str, env: dict[str, str]) -> list[str]:
 
 def refusal(env: dict[str, str]) -> bytes:
     """What the account is told if it may not use POP3, or not over this connection; else empty."""
+    if not env.get("OPTIONS"):
+        return b""
     if is_damaged(env):
         return b"The options of this account are damaged."
     if is_on("disablepop3", env):
@@ -52,4 +54,4 @@ def has_said_utf8(env: dict[str, str]) -> bool:
 
 def is_nonzero(text: str) -> bool:
     """Whether C takes the text for a number that is not 0."""
-    return atol(os.fsencode(text)) != 0
+    return text not in ("", "0") and atol(os.fsencode(text)) != 0

@@ -100,15 +100,16 @@ def check(secret: bytes, stored: bytes) -> bool | None:
         if name not in CONTAINERS or not value.startswith(CONTAINERS[name]):
             return None
         stored = value
+    if stored.startswith(QUICK):
+        return crypt_matches(secret, stored) or None
     for prefixes, scheme, bound in KINDS:
-        for prefix in prefixes:
-            if stored.startswith(prefix):
-                if not within(bound, stored[len(prefix) :]):
-                    return None
-                if scheme == "crypt":
-                    return crypt_matches(secret, stored)
-                return passlib_matches(scheme, secret, stored)
-    if stored.startswith(b"$") and not stored.startswith(QUICK):
+        for prefix in filter(stored.startswith, prefixes):
+            if not within(bound, stored[len(prefix) :]):
+                return None
+            if scheme == "crypt":
+                return crypt_matches(secret, stored)
+            return passlib_matches(scheme, secret, stored)
+    if stored.startswith(b"$"):
         return None
     return crypt_matches(secret, stored) or None  # DES of 2**24 rounds, its most: 3 s
 

@@ -80,10 +80,9 @@ def encode(service: bytes, authtype: bytes, *lines: bytes) -> bytes:
 
     Raises BadRequest when a line holds LF or NUL, or the whole is larger than LARGEST.
     """
-    parts = (service, authtype, *lines)
-    if any(b"\n" in part or b"\0" in part for part in parts):
+    record = b"\n".join((service, authtype, *lines, b""))
+    if record.count(b"\n") != len(lines) + 2 or b"\0" in record:
         raise BadRequest("a line end or NUL inside a field")
-    record = b"".join(part + b"\n" for part in parts)
     if authtype != AUTHENTICATED:
         record += b"\n"
     if len(record) > LARGEST:

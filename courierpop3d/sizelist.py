@@ -31,9 +31,10 @@ from errno import EACCES, EINVAL, ELOOP, ENOENT, ENXIO
 from io import SEEK_END, BytesIO
 from itertools import takewhile
 
+from courierchain import wholefile
 from courierpop3d.aside import Aside, new_path
 from courierpop3d.journal import Journal
-from courierpop3d.maildir import Stamp, base, chunks, close, open_regular, stamp_of
+from courierpop3d.maildir import Stamp, base, close, open_regular, stamp_of
 from courierpop3d.message import PLAIN, UNICODE, UNKNOWN, Entry, Messages
 
 FILE = b"courierpop3dsizelist"
@@ -123,7 +124,7 @@ def read(now: int, journal: Journal) -> SizeList:
         if status.st_size > LARGEST:
             journal.err(f"courierpop3dsizelist is not read: it has {status.st_size} octets")
             return SizeList(now)
-        listed = parse(b"".join(chunks(descriptor)), now)
+        listed = parse(wholefile.read(descriptor, status.st_size), now)
         listed.stamp = stamp_of(status)
         return listed
     except OSError as why:

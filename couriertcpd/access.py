@@ -94,7 +94,8 @@ class Access:
 
     def maxperip(self, found: Variables) -> int:
         """How many connections the address may have whose variables these are."""
-        number = leading_number(found.get("MAXCPERIP", self._env.get("MAXCPERIP", "")))
+        text = found.get("MAXCPERIP", self._env.get("MAXCPERIP", ""))
+        number = leading_number(text) if text else 0
         return number if number > 0 else self._maxperip
 
 

@@ -35,6 +35,7 @@ from couriertcpd.limits import Limits
 from couriertcpd.parkinglot import Parked, ParkingLot, Terms, unpacked
 from couriertcpd.reload import ParkedSessions, Sessions
 from couriertcpd.worker import (
+    AND,
     BACK,
     DONE,
     HEARD,
@@ -114,7 +115,8 @@ class Children:
         self._unwatch = unwatch
         self._tls = tls
         self._children: dict[int, Child] = {}
-        self._idle: list[Child] = []  # in the order of their waiting, the longest first
+        self._idle: dict[Child, None] = {}  # in the order of their waiting, the longest first
+        self._idle_of: dict[bytes, list[Child]] = {}  # the same, by key; none is empty
 
     @property
     def serving(self) -> int:
@@ -137,30 +139,46 @@ class Children:
 
     def _give(self, key: bytes, message: bytes, descriptors: Sequence[int]) -> Child | None:
         """An idle worker that has taken it; the last to come is the first to go: it is warm."""
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].key == key:
-                child = self._idle.pop(index)
-                if child.channel and send(child.channel, message, descriptors):
-                    return child
+        while waiting := self._idle_of.get(key):
+            child = waiting[-1]
+            self._is_not_idle(child)
+            if child.channel and send(child.channel, message, descriptors):
+                return child
         return None
+
+    def _is_idle(self, child: Child) -> None:
+        self._idle[child] = None
+        self._idle_of.setdefault(child.key, []).append(child)
+
+    def _is_not_idle(self, child: Child) -> None:
+        del self._idle[child]
+        waiting = self._idle_of[child.key]
+        waiting.remove(child)
+        if not waiting:
+            del self._idle_of[child.key]
 
     def replenish(self) -> None:
         """Have -prefork workers waiting, and let go of those that waited long beyond them.
 
         Raises OSError if there can't be one more process.
         """
-        waiting = sum(not child.key for child in self._idle)
-        while waiting < self._prefork:
-            self._idle.append(self._fork(b""))
-            waiting += 1
+        while self._waiting < self._prefork:
+            self._is_idle(self._fork(b""))
+        if not self._idle:
+            return
         horizon = monotonic() - self._idle_life
-        for child in self._idle[:-1] if len(self._idle) > MOST_IDLE else self._idle[:]:
+        candidates = list(self._idle)
+        for child in candidates[:-1] if len(candidates) > MOST_IDLE else candidates:
             if child.idle_since > horizon and len(self._idle) <= MOST_IDLE:
                 break
-            if child.key or waiting > self._prefork:
-                waiting -= not child.key
-                self._idle.remove(child)
+            if child.key or self._waiting > self._prefork:
+                self._is_not_idle(child)
                 self._hang_up(child)
+
+    @property
+    def _waiting(self) -> int:
+        """How many wait to log people in."""
+        return len(self._idle_of.get(b"", ()))
 
     def heard(self, child: Child) -> None:
         """A worker's channel is readable: it is done, it delivers a session, or it has ended."""
@@ -186,7 +204,7 @@ class Children:
         arrival, child.arrival = child.arrival, None
         if not message.startswith((STAYS, BACK)):
             child.idle_since = monotonic()
-            self._idle.append(child)
+            self._is_idle(child)
         if address is None:
             return
         if message.startswith(DONE):
@@ -196,8 +214,8 @@ class Children:
         elif message.startswith(PARK):
             self._park(child.key, message.removeprefix(PARK), descriptors, address)
         else:  # a module has accepted somebody
-            key = message.removeprefix(STAYS)
-            self._hand_over(key, key, descriptors, address)
+            session = message.removeprefix(STAYS)
+            self._hand_over(session.partition(AND)[0], session, descriptors, address)
 
     def _take_back(
         self, arrival: Arrival | None, returned: bytes, descriptors: list[int], address: bytes
@@ -291,6 +309,7 @@ class Children:
             while child.channel:
                 self.heard(child)
         self._idle.clear()
+        self._idle_of.clear()
         for child in list(self._children.values()):
             self._hang_up(child)
         serving = self._children.items()
@@ -321,7 +340,7 @@ class Children:
                     if child.address is not None:
                         self._limits.release(child.address)
                     if child in self._idle:
-                        self._idle.remove(child)
+                        self._is_not_idle(child)
                 else:
                     others.append(ended)
         except ChildProcessError:

@@ -2,8 +2,8 @@
 
 pack, unpack    an accepted session, to a process of its user: the module's name, account, service,
                 the argv of the rest of the chain and the environment, what a module hands to the
-                program by becoming the user. It travels in a file in memory, as strings with NULs
-                between them
+                program by becoming the user, as strings with NULs between them. A large one travels
+                in a file in memory
 
 fold, unfold    a session that is parked, to whoever of its user goes on with it: argv, environment,
                 and what the program knows. Of the environment it has only what differs from that
@@ -35,22 +35,20 @@ def account_of(key: bytes) -> Account:
     )
 
 
-def pack(name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]) -> int:
-    """A descriptor from which `unpack` reads it. `env` has the account's environment in it, which
-    says the rest of the account. Raises OSError.
-    """
+def pack(
+    name: str, account: Account, service: bytes, argv: list[str], env: dict[str, str]
+) -> bytes:
+    """For `unpack`. `env` has the account's environment in it, which says the rest of it."""
     fields = [name, os.fsdecode(service)]
     fields += [str(account.uid), str(account.gid), account.system_user]
     fields += [str(len(argv)), *argv]
     for variable in env.items():
         fields += variable
-    return written(os.fsencode("\0".join(fields)))
+    return os.fsencode("\0".join(fields))
 
 
-def unpack(descriptor: int) -> Content:
-    """What `pack` has written; closes the descriptor."""
-    content = os.fsdecode(read(descriptor))
-    name, service, uid, gid, system_user, count, *fields = content.split("\0")
+def unpack(content: bytes) -> Content:
+    name, service, uid, gid, system_user, count, *fields = os.fsdecode(content).split("\0")
     argv, names = fields[: int(count)], fields[int(count) :]
     env = dict(zip(names[::2], names[1::2], strict=True))
     account = Account(

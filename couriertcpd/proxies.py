@@ -100,6 +100,8 @@ class Proxies:
 
     def expire(self) -> None:
         """Close what has waited too long."""
+        if not self._waiting:
+            return
         now = monotonic()
         for arrival in [waiting for waiting, end in self._waiting.items() if end <= now]:
             self._refuse(arrival, "timeout")

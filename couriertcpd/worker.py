@@ -12,7 +12,7 @@ ends the worker.
                  with the program behind the module
 
 A delivered session is the client's descriptor and a parcel: what the module would have handed over
-by itself, in a file in memory that the parent doesn't read.
+by itself, which the parent passes on unread.
 
 With -front sessions begin with the login that their client has sent to the front, and a refused one
 goes back there, through the parent.
@@ -72,7 +72,10 @@ GARBAGE = 20_000  # objects more than were freed, after which cycles are looked 
 LONGEST = 4096  # octets of a message on a channel
 MOST_DESCRIPTORS = 3
 DONE = b"."
-STAYS = b"&"  # before a key: the sender is not free yet
+STAYS = b"&"  # before a delivered session: the sender is not free yet
+AND = (
+    b"\0"  # between a delivered session's key and its parcel, which if large is in a file in memory
+)
 PARK = b"_"  # before a deadline, in milliseconds, a blank, and the content unless that is large
 RESUME = b"="  # before the content, to go on with; a large one is in a file in memory
 KEEP = b"!"  # the same, and it can't be parked
@@ -236,18 +239,26 @@ class Worker:
             self._say_goodbye()
             return False
         content = parcel.pack(name, account, service, argv, env)
+        message = parcel.key(account) + AND + content
+        if len(STAYS) + len(message) <= LONGEST:
+            return self._send_session(message, [0], stays=account.session is not None)
+        file = parcel.written(content)
         try:
-            if account.session:
-                return self._wait_for_end(parcel.key(account), content)
-            self._is_gone = send(self._channel, parcel.key(account), [0, content])
-            return self._is_gone
+            message = parcel.key(account) + AND
+            return self._send_session(message, [0, file], stays=account.session is not None)
         finally:
-            os.close(content)
+            os.close(file)
 
-    def _wait_for_end(self, key: bytes, content: int) -> bool:
+    def _send_session(self, message: bytes, descriptors: list[int], *, stays: bool) -> bool:
+        if stays:
+            return self._wait_for_end(message, descriptors)
+        self._is_gone = send(self._channel, message, descriptors)
+        return self._is_gone
+
+    def _wait_for_end(self, message: bytes, descriptors: list[int]) -> bool:
         over, end = os.pipe()
         signal(SIGTERM, SIG_IGN)  # the service gets it too, and ends first
-        taken = send(self._channel, STAYS + key, [0, content, end])
+        taken = send(self._channel, STAYS + message, [*descriptors, end])
         os.close(end)
         if taken:
             os.read(over, 1)
@@ -321,9 +332,10 @@ class UserWorker(Worker):
                 log.err(f"couriertcpd: a parked session: {why}")
                 return None
             return self._resumed(text, descriptors)
-        client, content, *end = descriptors
+        client, *others = descriptors
+        content = text.partition(AND)[2] or parcel.read(others.pop(0))
         name, account, service, argv, env = parcel.unpack(content)
-        for descriptor in end:
+        for descriptor in others:
             self._hold_end(descriptor)
         take_over(client)
         return partial(handover.run, authmodule.going_on(name, account, service), argv, env)

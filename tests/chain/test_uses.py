@@ -528,9 +528,11 @@ def test_CVE_37_as_root_a_process_serves_one_user_only(serve, people, prefork):
     assert not served[john] & served[mary]
 
 
-def test_as_root_a_users_process_ends_after_as_many_sessions_as_it_may_serve(serve, people):
+@pytest.mark.parametrize("octets", [0, 9000])
+def test_as_root_a_users_process_ends_after_as_many_sessions_as_it_may(serve, people, octets):
+    """However large the environment is that a session has with it."""
     john, _ = people
-    server = serve("-uses=3")
+    server = serve("-uses=3", env={"SITE": "x" * octets})
     pids = [one_session(server, john) for _ in range(12)]
     assert max(map(pids.count, pids)) <= 3
     assert len(set(pids)) < 12
