@@ -27,7 +27,7 @@ from time import monotonic, sleep
 
 from authdaemond import question
 from authdaemond.question import Question
-from courierchain import authmodule, connections, handover, log
+from courierchain import authmodule, connections, handover, log, verified
 from courierchain.account import Unusable
 from courierchain.authmodule import TemporaryFailure
 from courierchain.refusal import Refused, refusal
@@ -188,6 +188,7 @@ def work(listening: socket, stay: int, answer: Answer) -> int:
         signal(number, SIG_DFL)
     authmodule.opens_sessions = False
     connections.allowed = True
+    verified.begin()
     rights = os.getresuid(), os.getresgid()
     ready = poll()
     ready.register(listening, POLLIN)

@@ -24,7 +24,7 @@ from authdaemond.cache import Cache
 from authdaemond.configuration import Configuration
 from authdaemond.listener import Answer, Listener, Service, make_directory
 from authdaemond.question import Question
-from courierchain import handover, log
+from courierchain import handover, log, verified
 from courierchain.authmodule import AuthModule
 from courierchain.refusal import Refused
 
@@ -71,6 +71,7 @@ def listen(settings: Configuration, env: dict[str, str]) -> None:
         modules = answer.load(now, env)
         if not modules:
             raise Refused(f"{settings.file}: authmodulelist names no module that is here")
+        verified.configure({**env, **now.values})
         summary = f'modules="{" ".join(modules)}", daemons={now.daemons}'
         reply = answering(modules, now)
         life, size = now.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from courierchain import connections
+from courierchain import connections, verified
 
 MAX_ID = 2**32 - 1  # "no id" for the kernel
 MAX_TEXT = 4096  # octets of a path or option string that comes from somebody's database
@@ -107,14 +107,15 @@ class Session:
 
 def become_user(account: Account) -> None:
     """Take the groups, gid and uid of an account that has passed `check`, for good; what is kept
-    open to databases is not the user's.
+    open to databases is not the user's, nor is what is remembered of others' passwords.
 
     Raises Unusable if that can't be done whole; the process must not go on then.
     """
     connections.drop()
     uid, gid = account.uid, account.gid
     try:
-        if os.geteuid() == 0:
+        if os.geteuid() == 0:  # else it stays who it is, and may go on with others
+            verified.forget()
             if account.system_user:
                 os.initgroups(account.system_user, gid)
             else:

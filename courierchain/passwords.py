@@ -17,6 +17,9 @@ does an empty secret (CVE-09), one over 511 octets, or one with a NUL, where cry
 A refusal that cost nothing (unknown user, locked or broken entry, wrong secret for a quick digest)
 takes the time of DUMMY, so that time does not tell names apart (CVE-07). Sites whose hashes cost
 more than `$6$` set DUMMY, or the argument, to a stored form of their own kind.
+
+A process that has begun so (see `verified`) computes a form of KINDS, which are the slow ones, once
+in a while only, where the secret is right.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import ctypes
 from _operator import _compare_digest as same  # operator's and hmac's, in constant time
 from binascii import a2b_base64, b2a_base64, hexlify
 
-from courierchain import log
+from courierchain import log, verified
 
 DUMMY = b"$6$nobody.is.known."  # 5000 rounds, what chpasswd and most tables use
 MAX_SECRET = 511  # crypt(3)'s CRYPT_MAX_PASSPHRASE_SIZE
@@ -106,9 +109,7 @@ def check(secret: bytes, stored: bytes) -> bool | None:
         for prefix in filter(stored.startswith, prefixes):
             if not within(bound, stored[len(prefix) :]):
                 return None
-            if scheme == "crypt":
-                return crypt_matches(secret, stored)
-            return passlib_matches(scheme, secret, stored)
+            return slow_matches(scheme, secret, stored)
     if stored.startswith(b"$"):
         return None
     return crypt_matches(secret, stored) or None  # DES of 2**24 rounds, its most: 3 s
@@ -149,6 +150,18 @@ def salted_sha1(secret: bytes, stored: bytes) -> bytes:
     if len(salt) != 4:
         raise ValueError("Courier's {SSHA} has a salt of 4 octets, no more and no less")
     return base64(digest("sha1", secret + salt) + salt)
+
+
+def slow_matches(scheme: str, secret: bytes, stored: bytes) -> bool | None:
+    if verified.knows(secret, stored):
+        return True
+    if scheme == "crypt":
+        right = crypt_matches(secret, stored)
+    else:
+        right = passlib_matches(scheme, secret, stored)
+    if right:
+        verified.learn(secret, stored)
+    return right
 
 
 def passlib_matches(scheme: str, secret: bytes, stored: bytes) -> bool | None:

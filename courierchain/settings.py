@@ -45,6 +45,7 @@ DEFAULTS: dict[str, str | int] = {
     "PASSWORD_SCHEME": "",  # of new hashes, see newhash; else Courier's rule: that of the old one
     "VPOPMAIL_ASSIGN": "/var/qmail/users/assign",  # which domains vpopmail has
     "VPOPMAIL_DOMAIN": "",  # of userids without one, in authvchkpw
+    "POP3_LOGIN_CACHE": 0,  # not 0: seconds that a right password's slow hash isn't computed again
     "POP3_LOGIN_TIMEOUT": 60,  # seconds for the whole login phase, all attempts together
     "POP3_FAILURE_DELAY": 5,  # seconds before a refused login is answered
     "POP3_IDLE_TIMEOUT": 300,  # seconds a logged-in client may take for a command

@@ -26,7 +26,7 @@ import gc
 import os
 from signal import SIG_BLOCK, SIG_IGN, SIGHUP, SIGPIPE, SIGUSR2, pthread_sigmask, signal
 
-from courierchain import daemon, front, handover, log, programs
+from courierchain import daemon, front, handover, log, programs, verified
 from courierchain.refusal import Refused
 from courierchain.request import RECORD
 from couriertcpd import reload, stderr, systemd
@@ -95,6 +95,7 @@ def check(options: Options, env: dict[str, str]) -> int:
     rights and the sockets of the listener, and can find out whether it will have its ports."""
     before = reload.inheritance(env)
     base = base_environment(options, env)
+    verified.configure(base)
     places = endpoints(options.portlist, options.address)
     Proxies(options.haproxy, options.haproxyfrom)
     of_command_line(options, base)
@@ -115,6 +116,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
     passed = systemd.passed_sockets(env)
     notifier = systemd.Notifier(env)
     base = base_environment(options, env)
+    verified.configure(base)
     proxies = Proxies(options.haproxy, options.haproxyfrom)
     access = Access(options, base)
     lookups = of_command_line(options, base)

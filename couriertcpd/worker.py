@@ -56,6 +56,7 @@ from courierchain import (
     parking,
     relay,
     request,
+    verified,
 )
 from courierchain.account import Account, Unusable, become_user
 from courierchain.request import RECORD
@@ -133,6 +134,8 @@ class Worker:
 
     def work(self, ends: Ends | None) -> int:
         """Serve up to `uses` sessions; the first is that of `ends` if it is there already."""
+        if self._uses > 1:
+            verified.begin()
         status = 0
         session: Session | None = self._from(ends) if ends else None
         for left in range(self._uses - 1, -1, -1):

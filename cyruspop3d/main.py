@@ -27,8 +27,9 @@ from __future__ import annotations
 import os
 from _socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 
-from courierchain import handover, log, procfile
+from courierchain import handover, log, procfile, verified
 from courierchain.handover import CannotBecome
+from courierchain.refusal import Refused
 from cyruspop3d import commandline, config, environment
 from cyruspop3d.commandline import Arguments
 from cyruspop3d.config import Config
@@ -62,6 +63,8 @@ def main(argv: list[str], env: Environment) -> int:
         arguments = parse(argv)
         service = service_of(env, is_worker)
         found = configure(arguments, service, env)
+        env = env | environment.settings(found, service, arguments.ssf)
+        remember(env)
         if arguments.debugs:
             debug(found, argv[0], service)
         if arguments.is_tls and not environment.has_tls(found):
@@ -73,7 +76,6 @@ def main(argv: list[str], env: Environment) -> int:
     if found.ignored:
         text = f"{found.path}: no effect over Maildirs: {', '.join(found.ignored)}"
         warn(f"{os.path.basename(argv[0])}: {text}")
-    env = env | environment.settings(found, service, arguments.ssf)
     if not is_worker:
         return serve(arguments, env, found)
     from cyruspop3d.worker import Worker
@@ -115,6 +117,14 @@ def configure(arguments: Arguments, service: str, env: Environment) -> Config:
     try:
         return config.read(arguments.config, service, env)
     except config.BadConfig as why:
+        raise Stop(CONFIG, str(why)) from why
+
+
+def remember(env: Environment) -> None:
+    """Raises Stop."""
+    try:
+        verified.configure(env)
+    except Refused as why:
         raise Stop(CONFIG, str(why)) from why
 
 

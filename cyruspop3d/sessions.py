@@ -20,7 +20,7 @@ from collections.abc import Callable
 from select import POLLIN, poll
 from socket import socket
 
-from courierchain import handover, log, programs, syslog
+from courierchain import handover, log, programs, syslog, verified
 from courierchain.daemon import park
 from courierchain.journal import Journal
 from courierchain.request import RECORD
@@ -71,6 +71,7 @@ class InProcess:
         self._handlers = {number: lambda *_: stop() for number in SIGNALS}
         self._handlers[SIGHUP] = lambda *_: hang_up()
         handover.keep(highest)
+        verified.begin()
         if journal.is_syslog:
             log.deliver = journal.line
         gc.enable()
