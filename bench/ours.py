@@ -2,6 +2,7 @@
 
     Ours(name, folder, accounts, bin, "authuserdb", *options)      options of couriertcpd
     OursVirtual(name, folder, accounts, bin, *options)             all mailboxes of one uid
+    OursCached(name, folder, accounts, bin, "authuserdb", *options)    with POP3_LOGIN_CACHE
     OursTls(name, folder, accounts, bin, pem, *options)            behind our couriertls
 
 `bin` is the directory with our installed programs.
@@ -40,6 +41,14 @@ class OursVirtual(Ours):
     def __init__(self, name: str, folder: str, accounts: Accounts, bin: str, *more: str):
         options = [f"-user={VIRTUAL_OWNER}", "-uses=1000"]
         super().__init__(name, folder, accounts, bin, "authuserdb", *options, *more)
+
+
+class OursCached(Ours):
+    """The hash of a right password is computed once by each process that logs people in."""
+
+    def commands(self) -> list[Command]:
+        ((argv, env),) = super().commands()
+        return [(argv, {**env, "POP3_LOGIN_CACHE": "3600"})]
 
 
 class OursTls(Ours):

@@ -46,11 +46,13 @@ TARGETS = [
     (RATE, "ours-sha512", "dovecot-sha512", (8, 64), 1.0),
     (RATE, "ours-userdb", "cyrus", (8, 64), 1.0),
     (RATE, "ours-pam", "popa3d", (8, 64), 1.0),
+    (RATE, "ours-sha512-cache", "ours-sha512", (8, 64), None),
     (RATE, "ours-park", "courier-userdb", (8, 64), None),
     (RATE, "ours-fork", "courier-userdb", (8, 64), None),
     (RATE, "ours-fork-pam", "courier-pam", (8, 64), None),
     (CPU, "ours-userdb", "courier-userdb", (8, 64), None),
     (CPU, "ours-pam", "courier-pam", (8, 64), None),
+    (CPU, "ours-sha512-cache", "ours-sha512", (8, 64), None),
     (CPU, "ours-virtual", "dovecot-virtual", (8, 64), None),
 ]
 CEILING_TARGET = 5.0

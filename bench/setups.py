@@ -19,7 +19,7 @@ from courier import Courier, CourierTls
 from cyrusmail import Store
 from dovecot import Dovecot, DovecotTls, DovecotTuned, DovecotVirtual
 from mastered import Mastered
-from ours import Ours, OursTls, OursVirtual
+from ours import Ours, OursCached, OursTls, OursVirtual
 from popa3d import Popa3d
 from servers import Server
 
@@ -49,6 +49,7 @@ def for_sessions(
             Ours("ours-userdb", folder, system, bin, "authuserdb", *kept),
             Ours("ours-pam", folder, system, bin, "authpam", *kept),
             Ours("ours-sha512", folder, strong, bin, "authuserdb", *kept),
+            OursCached("ours-sha512-cache", folder, strong, bin, "authuserdb", *kept),
             OursVirtual("ours-virtual", folder, virtual, bin, *more),
             Ours("ours-park", folder, system, bin, "authuserdb", *kept, PARKED),
             Ours("ours-front", folder, system, bin, "authuserdb", *kept, FRONT),
