@@ -19,7 +19,7 @@ from authdaemond.configuration import Configuration
 from authdaemond.question import Question
 from courierchain import handover, log, programs
 from courierchain.account import Account
-from courierchain.authmodule import AuthModule, Rejected
+from courierchain.authmodule import AuthModule, Rejected, Unchangeable
 from courierchain.authsocket import END, FAIL, OK
 from courierchain.request import Request
 from courierchain.settings import Settings
@@ -62,6 +62,7 @@ def to(question: Question, modules: dict[str, AuthModule], configuration: Config
             account = module.ask(question.request, env)
         except Rejected:
             continue
+        module.renew(question.request, account, env)
         secret = question.request.login[1] if question.request.login else b""
         return described(account, secret, configuration.default_options)
     return FAIL
@@ -82,6 +83,9 @@ def change(
                 module.change(request, new, Settings(env))
         except Rejected:
             continue
+        except Unchangeable as why:
+            log.warn(f"{name}: this password can't be changed here, user={user}: {why}")
+            return False
         if not module.change:
             log.warn(f"{name}: passwords can't be changed here, user={user} (see passwd(1))")
             return False

@@ -5,6 +5,11 @@ module's function gets, the request and the settings, and does what one does: it
 or raises Rejected or TemporaryFailure (see `courierchain.authmodule`). None is Rejected too. A
 request of any type comes to it, also `external`, which has no password in it.
 
+If FILE has a function `change` too, that changes passwords: change(request, new, settings) gets the
+request of type login that the first one has just accepted, and the new password. It raises Rejected
+and TemporaryFailure, or Unchangeable, which says why not. Afterwards the first one is asked with
+the new password: only if it accepts that, it has been changed.
+
 FILE runs with the rights of the chain, so it must belong to root, or to whom the chain runs as, and
 nobody else may write it. It is loaded once, and again when it has changed. A FILE that can't be
 loaded, and a function that fails, are temporary failures.
@@ -18,19 +23,26 @@ from stat import S_IMODE, S_ISREG, S_IWGRP, S_IWOTH
 
 from courierchain import handover
 from courierchain.account import Account
-from courierchain.authmodule import Rejected, TemporaryFailure, auth_module
-from courierchain.request import Request
+from courierchain.authmodule import Rejected, TemporaryFailure, Unchangeable, auth_module
+from courierchain.authtypes import LOGIN
+from courierchain.request import BadRequest, Request, encode, parse
 from courierchain.settings import Settings
 
-Rule = Callable[[Request, Settings], Account | None]
+Names = dict[str, object]
+Function = Callable[..., object]
 Stamp = tuple[int, ...]
 
-loaded: dict[str, tuple[Stamp, Rule]] = {}
+CHANGE = "change"
+
+loaded: dict[str, tuple[Stamp, Names]] = {}  # by path
 
 
 @auth_module
 def authcustom(request: Request, settings: Settings) -> Account:
-    rule = the_rule(settings.text("AUTHCUSTOM"))
+    path, name = place(settings)
+    rule = function(path, name)
+    if rule is None:
+        raise TemporaryFailure(f"{path} has no function {name} (AUTHCUSTOM={path}:FUNCTION)")
     if handover.is_rehearsing():
         raise Rejected  # loaded is loaded; the site's rule is for real clients
     account = rule(request, settings)
@@ -41,23 +53,51 @@ def authcustom(request: Request, settings: Settings) -> Account:
     return account
 
 
-def the_rule(setting: str) -> Rule:
-    """The function that FILE:FUNCTION names. Raises TemporaryFailure."""
+@authcustom.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    """Raises Rejected, TemporaryFailure and Unchangeable."""
+    from authmodules import newpassword  # here: no login needs it
+
+    path, _ = place(settings)
+    site_changes = function(path, CHANGE)
+    if site_changes is None:
+        raise Unchangeable(f"{path} has no function {CHANGE}")
+    if request.login is None:
+        raise Rejected
+    newpassword.check(new)
+    try:
+        asked = parse(encode(request.service, LOGIN, request.login[0], new))
+    except BadRequest as why:
+        raise Rejected from why
+    site_changes(request, new, settings)
+    try:
+        authcustom.verify(asked, settings)
+    except Rejected as why:
+        raise TemporaryFailure(f"{path}: the new password isn't taken after {CHANGE}()") from why
+
+
+def place(settings: Settings) -> tuple[str, str]:
+    """The file and the function that AUTHCUSTOM names. Raises TemporaryFailure."""
+    setting = settings.text("AUTHCUSTOM")
     path, _, name = setting.rpartition(":")
     if not path.startswith("/"):
         raise TemporaryFailure(f"AUTHCUSTOM={setting}: not an absolute FILE, a colon and a name")
+    return path, name
+
+
+def function(path: str, name: str) -> Function | None:
+    """A function of the file; None if there is none of this name. Raises TemporaryFailure."""
     try:
         with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             check_owner(path, status)
             stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-            if setting in loaded and loaded[setting][0] == stamp:
-                return loaded[setting][1]
-            text = file.read()
+            if path not in loaded or loaded[path][0] != stamp:
+                loaded[path] = stamp, load(file.read(), path)
     except OSError as why:
         raise TemporaryFailure(f"cannot read {path}: {why.strerror}") from why
-    loaded[setting] = stamp, load(text, path, name)
-    return loaded[setting][1]
+    found = loaded[path][1].get(name)
+    return found if callable(found) else None
 
 
 def check_owner(path: str, status: os.stat_result) -> None:
@@ -69,16 +109,13 @@ def check_owner(path: str, status: os.stat_result) -> None:
         raise TemporaryFailure(f"{path} has mode {mode:o}, others may write it (chmod 644 {path})")
 
 
-def load(text: bytes, path: str, name: str) -> Rule:
-    """Run the file's text, and pick the function. Raises TemporaryFailure."""
-    module = {"__name__": "authcustom", "__file__": path}
+def load(text: bytes, path: str) -> Names:
+    """Run the file's text; what it defines. Raises TemporaryFailure."""
+    module: Names = {"__name__": "authcustom", "__file__": path}
     try:
         exec(compile(text, path, "exec", dont_inherit=True), module)
     except SyntaxError as why:
         raise TemporaryFailure(f"{path} line {why.lineno}: {why.msg}") from why
     except Exception as why:
         raise TemporaryFailure(f"{path} cannot be loaded: {handover.where(why)}") from why
-    rule = module.get(name)
-    if not callable(rule):
-        raise TemporaryFailure(f"{path} has no function {name} (AUTHCUSTOM={path}:FUNCTION)")
-    return rule
+    return module

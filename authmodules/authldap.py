@@ -73,10 +73,13 @@ def authldap(request: Request, settings: Settings) -> Account:
     except Several:
         log.warn(f"authldap: several entries match user={log.safe(user)}: nobody is let in")
         dn, entry, bound = *NOBODY, False
+    stored = None
     if request.login and binds:
         proved = bound or passwords.verify(secret, None)  # so an unknown user takes as long
     elif request.login:
-        proved = is_password(secret, entry, rc)
+        is_right = is_clear(secret, entry, rc)
+        stored = None if is_right else hash_of(secret, entry, rc)
+        proved = is_right or stored is not None
     elif response:
         proved = not binds and is_response(response, entry, rc)
     elif question:
@@ -85,7 +88,9 @@ def authldap(request: Request, settings: Settings) -> Account:
         proved = not is_locked(entry, rc)
     if not dn or not proved:
         raise Rejected
-    return account(os.fsdecode(user), dn, entry, rc)
+    found = account(os.fsdecode(user), dn, entry, rc)
+    found.stored = stored
+    return found
 
 
 @authldap.changes
@@ -93,6 +98,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     from authmodules import ldapchange  # here: no login needs it
 
     ldapchange.change(request, new, settings)
+
+
+@authldap.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import ldapchange
+
+    ldapchange.rehash(request, stored, settings)
 
 
 NOBODY: tuple[str, Attributes] = ("", {})
@@ -150,15 +162,21 @@ def values(entry: Attributes, rc: RcFile, setting: str) -> list[bytes]:
     return entry.get(rc.text(setting).lower(), [])
 
 
-def is_password(secret: bytes, entry: Attributes, rc: RcFile) -> bool:
+def hash_of(secret: bytes, entry: Attributes, rc: RcFile) -> bytes | None:
+    """The hash that was made from a password; None if there is none, or a clear one is right."""
     clear = values(entry, rc, "LDAP_CLEARPW")
-    if clear and clear[0] and same(secret, clear[0]):
-        return True
-    hashes = [] if clear else values(entry, rc, "LDAP_CRYPTPW")
+    hashes: list[bytes | None] = [] if clear else [*values(entry, rc, "LDAP_CRYPTPW")]
     # verify() takes as long over None, so an unknown user is not a faster answer.
-    if not hashes:
-        return passwords.verify(secret, None)
-    return any(passwords.verify(secret, stored) for stored in hashes)
+    return next((stored for stored in hashes or [None] if passwords.verify(secret, stored)), None)
+
+
+def is_clear(secret: bytes, entry: Attributes, rc: RcFile) -> bool:
+    clear = values(entry, rc, "LDAP_CLEARPW")
+    return bool(clear and clear[0]) and same(secret, clear[0])
+
+
+def is_password(secret: bytes, entry: Attributes, rc: RcFile) -> bool:
+    return is_clear(secret, entry, rc) or hash_of(secret, entry, rc) is not None
 
 
 def is_response(response: cram.Answer, entry: Attributes, rc: RcFile) -> bool:

@@ -46,6 +46,7 @@ SOCKETS = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.s
 LOCAL = ("", "localhost")
 CHARACTER_SET = "utf8mb4"
 ENDED = ((2006,), (2013,), (2055,), (1053,), (1927,), (4031,))  # errors of a closed connection
+STRICT = "SET SESSION sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), 'STRICT_ALL_TABLES')"
 NOT_TEXT = 1300  # bytes that are none of the character set
 LASTING = frozenset(  # errors of the server that need an administrator
     (
@@ -68,6 +69,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     sqlchange.change(request, new, settings, settings.text("AUTHMYSQL_RC"), DATABASE)
 
 
+@authmysql.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange
+
+    sqlchange.rehash(request, stored, settings, settings.text("AUTHMYSQL_RC"), DATABASE)
+
+
 def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     if pymysql is None:
         raise PermanentFailure("PyMySQL is not installed (pip install PyMySQL)")
@@ -88,7 +96,7 @@ def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = 
             "authmysql",
             (rc, limits),
             lambda: Link(connect(rc, name, *limits)),
-            lambda link: link.rows(sql),
+            lambda link: link.rows(sql, whole=writes),
         )
     except pymysql.Error as why:
         values = b"".join(piece for piece in statement if isinstance(piece, bytes))
@@ -110,10 +118,13 @@ class Link(connections.Connection):
         if not connection.get_autocommit():  # it would for ever see what was there at first
             connection.query("SET autocommit = 1")
 
-    def rows(self, sql: str) -> Rows:
-        """Raises pymysql.Error, OSError, ValueError, and Gone."""
+    def rows(self, sql: str, *, whole: bool) -> Rows:
+        """`whole`: what has no room in its column is an error, and not cut. Raises pymysql.Error,
+        OSError, ValueError, and Gone."""
         try:
             with self._connection.cursor() as cursor:
+                if whole:
+                    cursor.execute(STRICT)
                 cursor.execute(sql)
                 return len(cursor.description or ()), [list(row) for row in cursor.fetchall()]
         except pymysql.Error as why:

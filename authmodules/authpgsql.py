@@ -68,6 +68,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     sqlchange.change(request, new, settings, settings.text("AUTHPGSQL_RC"), DATABASE)
 
 
+@authpgsql.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange
+
+    sqlchange.rehash(request, stored, settings, settings.text("AUTHPGSQL_RC"), DATABASE)
+
+
 def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     if psycopg is None:
         raise PermanentFailure("psycopg is not installed (pip install 'psycopg[binary]')")

@@ -35,6 +35,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     sqlchange.change(request, new, settings, settings.text("AUTHSQLITE_RC"), DATABASE)
 
 
+@authsqlite.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import sqlchange
+
+    sqlchange.rehash(request, stored, settings, settings.text("AUTHSQLITE_RC"), DATABASE)
+
+
 def ask(rc: RcFile, statement: Statement, settings: Settings, *, writes: bool = False) -> Rows:
     path = rc.needed("SQLITE_DATABASE")
     patience = seconds(settings, "AUTHSQL_QUERY_TIMEOUT")

@@ -44,10 +44,13 @@ def authuserdb(request: Request, settings: Settings) -> Account:
         return by_challenge(request, path)
     user, secret = request.login
     record = lookup(user, path)
+    stored = password(request, record)
     # verify() takes as long over None, so an unknown user is not a faster answer.
-    if not passwords.verify(secret, password(request, record)):
+    if not passwords.verify(secret, stored):
         raise Rejected
-    return account(user, record)
+    found = account(user, record)
+    found.stored = stored
+    return found
 
 
 @authuserdb.lists
@@ -65,6 +68,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
     from authmodules import userdbchange  # here: no login needs it
 
     userdbchange.change(request, new, settings)
+
+
+@authuserdb.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import userdbchange
+
+    userdbchange.rehash(request, stored, settings)
 
 
 def by_challenge(request: Request, path: str) -> Account:

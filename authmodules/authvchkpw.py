@@ -39,10 +39,8 @@ def authvchkpw(request: Request, settings: Settings) -> Account:
     if request.login is None:
         raise Rejected
     user, secret = request.login
-    name, _, domain = user.lower().replace(b"%", b"@").partition(b"@")
-    domain = domain or os.fsencode(settings.text("VPOPMAIL_DOMAIN"))
-    place = entry(settings.text("VPOPMAIL_ASSIGN"), b"+" + domain + b"-", DOMAIN_FIELDS)
-    found = place and user_entry(os.fsdecode(place[4]) + "/vpasswd", name)
+    name, place = look_up(user, settings)
+    found = place and user_entry(passwd_of(place), name)
     # verify() takes as long over None, so an unknown user is not a faster answer.
     if not verify(secret, found[1] if found else None) or not (place and found):
         raise Rejected
@@ -54,7 +52,35 @@ def authvchkpw(request: Request, settings: Settings) -> Account:
         gid=number(place[3], place),
         home=os.fsdecode(found[5]),
         fullname=os.fsdecode(found[4]),
+        stored=found[1],
     )
+
+
+@authvchkpw.changes
+def change(request: Request, new: bytes, settings: Settings) -> None:
+    from authmodules import vpasswdchange  # here: no login needs it
+
+    vpasswdchange.change(request, new, settings)
+
+
+@authvchkpw.rehashes
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    from authmodules import vpasswdchange
+
+    vpasswdchange.rehash(request, stored, settings)
+
+
+def look_up(user: bytes, settings: Settings) -> tuple[bytes, list[bytes] | None]:
+    """The user's name, and the fields of the domain; None if there is none. Raises
+    TemporaryFailure."""
+    name, _, domain = user.lower().replace(b"%", b"@").partition(b"@")
+    domain = domain or os.fsencode(settings.text("VPOPMAIL_DOMAIN"))
+    return name, entry(settings.text("VPOPMAIL_ASSIGN"), b"+" + domain + b"-", DOMAIN_FIELDS)
+
+
+def passwd_of(place: list[bytes]) -> str:
+    """The file of a domain's users."""
+    return os.fsdecode(place[4]) + "/vpasswd"
 
 
 def user_entry(path: str, name: bytes) -> list[bytes] | None:

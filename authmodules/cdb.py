@@ -1,4 +1,4 @@
-"""cdb - look up a key in a constant database (https://cr.yp.to/cdb/cdb.txt)
+"""cdb - a constant database (https://cr.yp.to/cdb/cdb.txt): look up a key, or make one
 
     256 pairs (position, slots)       at the begin, one for each hash % 256: where its table is
     records                           length of key, length of data, key, data
@@ -8,17 +8,19 @@ Numbers are 32 bits, little-endian. A key's slot is the first of its table from 
 on that has its hash and whose record has its key.
 
 The file may be anybody's: nothing outside of it is read, no more than PROBES slots of a table, and
-no record over LARGEST octets.
+no record over LARGEST octets. What is made here has tables twice as large as need be.
 """
 
 from __future__ import annotations
 
 import os
-from struct import unpack
+from collections.abc import Iterable
+from struct import pack, unpack
 
 HEADER = 2048
 PROBES = 4096  # in one that is made as it should be, two or three are usual
 LARGEST = 65536
+MOST = 1 << 32  # octets of a file
 
 
 class Broken(Exception):
@@ -64,3 +66,32 @@ def octets(file: int, position: int, size: int) -> bytes:
     if len(found) < size:
         raise Broken("it ends too early")
     return found
+
+
+def made(records: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A database of keys with their data. Raises Broken if it would be too large."""
+    tables: list[list[tuple[int, int]]] = [[] for _ in range(256)]
+    body = bytearray()
+    for key, data in records:
+        hashed = hash_of(key)
+        tables[hashed % 256].append((hashed, HEADER + len(body)))
+        body += pack("<2I", len(key), len(data)) + key + data
+    header = bytearray()
+    for table in tables:
+        header += pack("<2I", HEADER + len(body), 2 * len(table))
+        for slot in filled(table):
+            body += pack("<2I", *slot)
+        if HEADER + len(body) > MOST:
+            raise Broken("over 4 GB")
+    return bytes(header + body)
+
+
+def filled(table: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Twice as many slots; each entry in the first free one from its own on."""
+    slots = [(0, 0)] * (2 * len(table))
+    for hashed, position in table:
+        at = hashed // 256 % len(slots)
+        while slots[at][1]:
+            at = (at + 1) % len(slots)
+        slots[at] = hashed, position
+    return slots

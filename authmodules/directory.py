@@ -140,6 +140,17 @@ class Directory:
         changes = [(ldap.MOD_REPLACE, name, values) for name, values in attributes.items()]
         self._change(lambda: self._connection.modify_s(dn, changes), dn)
 
+    def exchange(self, dn: str, attribute: str, old: bytes, new: bytes) -> bool:
+        """Put a value in the place of another one; False if the entry hasn't that any more."""
+        changes = [(ldap.MOD_DELETE, attribute, [old]), (ldap.MOD_ADD, attribute, [new])]
+        try:
+            self._change(lambda: self._connection.modify_s(dn, changes), dn)
+        except TemporaryFailure as why:
+            if isinstance(why.__cause__, ldap.NO_SUCH_ATTRIBUTE):
+                return False
+            raise
+        return True
+
     def change_password(self, dn: str, old: bytes, new: bytes) -> None:
         """Let the server do it (RFC 3062)."""
         self._change(lambda: self._connection.passwd_s(dn, old, new), dn)

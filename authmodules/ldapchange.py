@@ -4,6 +4,10 @@ The old password is verified as for a login; with LDAP_AUTHBIND one is bound as 
 else as LDAP_BINDDN (reference auth.md 2.8). Replaced are LDAP_CLEARPW and LDAP_CRYPTPW, those that
 the entry shows. Where it shows none, which is usual with LDAP_AUTHBIND, the server is asked to
 change the password, and stores it in its own way (RFC 3062).
+
+A rehash (courierchain.rehash) puts one value of LDAP_CRYPTPW in the place of the one with which the
+password was compared; in one step, so it fails where that is gone. With LDAP_AUTHBIND, and where
+there is an LDAP_CLEARPW, no hash was compared.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from authmodules import authldap, directory, newpassword, rcfile
 from authmodules.directory import Attributes, Directory, Found, Question, Several
 from authmodules.rcfile import RcFile
+from courierchain import scram
 from courierchain.authmodule import Rejected
 from courierchain.request import Request
 from courierchain.settings import Settings
@@ -56,5 +61,42 @@ def replaced(new: bytes, entry: Attributes, rc: RcFile, settings: Settings) -> A
     if clear:
         changed[rc.text("LDAP_CLEARPW")] = [new]
     if hashes:
-        changed[rc.text("LDAP_CRYPTPW")] = [newpassword.stored(new, settings, hashes[0])]
+        made = newpassword.stored(new, settings, hashes[0])
+        changed[rc.text("LDAP_CRYPTPW")] = [in_directory(made, hashes[0])]
     return changed
+
+
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    """Put another hash of the request's password in the place of `stored`.
+
+    Raises Rejected if that isn't there, or somebody else renews a hash; TemporaryFailure.
+    """
+    if request.login is None:
+        raise Rejected
+    user, secret = request.login
+    path = settings.text("AUTHLDAP_RC")
+    rc = rcfile.read(path, authldap.NAMES)
+
+    def talk(server: Directory, question: Question) -> Found:
+        dn, entry = authldap.look_up(user, rc, server)
+        is_there = stored in authldap.values(entry, rc, "LDAP_CRYPTPW")
+        if not is_there or authldap.values(entry, rc, "LDAP_CLEARPW"):
+            return dn, entry, False
+        return dn, entry, server.exchange(dn, rc.text("LDAP_CRYPTPW"), stored, fresh)
+
+    with newpassword.alone(path):
+        fresh = in_directory(newpassword.renewed(secret, settings, stored), stored)
+        try:
+            _, _, is_changed = directory.ask(rc, talk, request.login, once=True)
+        except Several as why:
+            raise Rejected from why
+    if not is_changed:
+        raise Rejected
+
+
+def in_directory(made: bytes, old: bytes) -> bytes:
+    """A hash in the form of the old one: with the name of a scheme in braces, without which the
+    server itself would take it for a password in clear, if that has one (RFC 2307)."""
+    if made.startswith(b"{") or not old.startswith(b"{"):
+        return made
+    return b"{CRYPT}" + made if made.startswith(b"$") else scram.in_braces(made)

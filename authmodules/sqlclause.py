@@ -9,10 +9,10 @@ value is a whole quoted string: `'$(local_part)@$(domain)'` is one.
 
     $(local_part)   the userid before its `@`
     $(domain)       behind it, or else DEFAULT_DOMAIN
-    $(service)      pop3, or what the login program calls it
+    $(service)      pop3, or what the login program calls it; others to change a password: sqlchange
     $(anything)     nothing, as with Courier
 
-Refused, as there is no value that could be bound: one of the three outside of quotes, in a quoted
+Refused, as there is no value that could be bound: one of them outside of quotes, in a quoted
 name, or in a string that has backslashes or a prefix such as E''.
 """
 

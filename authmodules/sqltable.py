@@ -105,9 +105,11 @@ def answer(request: Request, settings: Settings, path: str, database: Database) 
         raise Rejected
     rc = rcfile.read(path, database.names, has_secret=database.has_secret)
     row = lookup(user, request.service, rc, database, settings)
+    stored = None
     # What follows takes as long over no row, so an unknown user is not a faster answer.
     if request.login:
         proved = is_password(secret, row) and not has_option("onlyapppasswords", row)
+        stored = row[1] if row and proved else None
         if row and not proved and may_have_app_passwords(row, rc, database):
             from authmodules import apppassword  # here: few sites have them
 
@@ -120,7 +122,9 @@ def answer(request: Request, settings: Settings, path: str, database: Database) 
         proved = row is not None and not passwords.is_locked(row[1])
     if row is None or not proved:
         raise Rejected
-    return account(row, rc, database.prefix)
+    found = account(row, rc, database.prefix)
+    found.stored = stored
+    return found
 
 
 def lookup(

@@ -3,6 +3,8 @@
 The line of the text is rewritten as by userdb(8): the field in which the password was found, and
 the secrets for CRAM, SCRAM and APOP that go with it. If makeuserdb has made databases, they are
 made again; a text that could not be made into some is found before anything is changed.
+
+A rehash changes the one field in which the password was found, and nothing if it isn't as it was.
 """
 
 from __future__ import annotations
@@ -61,14 +63,43 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
                     raise Rejected
         return userdb.with_fields(text, user, fields)
 
+    rewrite(user, path, rewritten)
+
+
+def rehash(request: Request, stored: bytes, settings: Settings) -> None:
+    """Put another hash of the request's password in the place of `stored`. The secrets that go with
+    the password are those of the same one. Raises Rejected if `stored` isn't there, or somebody is
+    changing the text; TemporaryFailure."""
+    if request.login is None:
+        raise Rejected
+    user, secret = request.login
+
+    def rewritten(text: bytes) -> bytes:
+        fields = userdb.find(text, user) or {}
+        name = key(request.service, b"systempw", fields)
+        if fields.get(name) != name + b"=" + stored:
+            raise Rejected
+        fields[name] = name + b"=" + newpassword.renewed(secret, settings, stored)
+        return userdb.with_fields(text, user, fields)
+
+    rewrite(user, settings.text("AUTHUSERDB_FILE"), rewritten, waits=False)
+
+
+def rewrite(
+    user: bytes, path: str, rewritten: Callable[[bytes], bytes], *, waits: bool = True
+) -> None:
+    """Edit the text that has the user, and make the databases again. Raises what `rewritten` does,
+    TemporaryFailure, and, if it doesn't wait for others, Rejected."""
     try:
         is_made = os.path.exists(path + ".dat")
         if is_made:
             makeuserdb.check(path)
             makeuserdb.compiled(path)
-        userdb.edit(text_with(user, path), rewritten)
+        userdb.edit(text_with(user, path), rewritten, waits=waits)
         if is_made:
             makeuserdb.make(path)
+    except userdb.Busy as why:
+        raise Rejected from why
     except Refused as why:
         raise TemporaryFailure(str(why)) from why
 

@@ -28,11 +28,12 @@ class Account:
     address      mail identity for the logs: AUTHADDR; default `user`
     system_user  a name in the group database, whose supplementary groups are taken; "" for none
     session      an opened PAM session that lasts as long as the service, or None
+    stored       the hash that the password was compared with, where the module can write another
     """
 
     __slots__ = (
         *("user", "uid", "gid", "home", "address", "fullname"),
-        *("maildir", "quota", "options", "system_user", "session"),
+        *("maildir", "quota", "options", "system_user", "session", "stored"),
     )
 
     def __init__(
@@ -49,6 +50,7 @@ class Account:
         options: str = "",
         system_user: str = "",
         session: Session | None = None,
+        stored: bytes | None = None,
     ):
         self.user = user
         self.uid = uid
@@ -61,6 +63,7 @@ class Account:
         self.options = options
         self.system_user = system_user
         self.session = session
+        self.stored = stored
 
     def environment(self) -> dict[str, str]:
         """What the programs behind the module see of the account."""

@@ -67,8 +67,14 @@ class PermanentFailure(TemporaryFailure):
     """And it can't until the administrator has done it."""
 
 
+class Unchangeable(Exception):
+    """A module that changes passwords can't change this one; the text says why, or what can."""
+
+
 Everybody = Callable[[Settings], Iterable[Account]]  # raises TemporaryFailure
-Change = Callable[[Request, bytes, Settings], None]  # raises Rejected, TemporaryFailure
+Change = Callable[[Request, bytes, Settings], None]  # raises Rejected, TemporaryFailure, and
+#                                                      Unchangeable
+Rehash = Callable[[Request, bytes, Settings], None]  # raises Rejected, TemporaryFailure
 Verify = Callable[[Request, Settings], Account]
 Deliver = Callable[[str, Account, bytes, list[str], dict[str, str]], bool]
 
@@ -86,15 +92,17 @@ class AuthModule:
 
     everybody: the module's other function, which lists all its accounts, or None: see `lists`
     change: the one that gives the user of a login request another password, or None: see `changes`
+    rehash: the one that puts another hash of the same password in the place of one: see `rehashes`
     """
 
-    __slots__ = ("name", "verify", "everybody", "change")
+    __slots__ = ("name", "verify", "everybody", "change", "rehash")
 
     def __init__(self, verify: Verify):
         self.name = verify.__name__
         self.verify = verify
         self.everybody: Everybody | None = None
         self.change: Change | None = None
+        self.rehash: Rehash | None = None
 
     def lists(self, everybody: Everybody) -> Everybody:
         """Decorator: names the function that lists all accounts."""
@@ -105,6 +113,12 @@ class AuthModule:
         """Decorator: names the function that changes a password, if the old one is right."""
         self.change = change
         return change
+
+    def rehashes(self, rehash: Rehash) -> Rehash:
+        """Decorator: names the function that replaces the hash which the password of a login
+        request was compared with (Account.stored), if that is still there."""
+        self.rehash = rehash
+        return rehash
 
     def __call__(self, argv: list[str], env: dict[str, str]) -> int:
         if len(argv) < 2:
@@ -130,6 +144,7 @@ class AuthModule:
             if no.challenge:
                 env = {**env, failure.CHALLENGE: no.challenge}
             self._pass_on(raw, argv[1:], env)
+        self.renew(question, account, env)
         env = {**env, DIALOGUE: ""}
         told = {**env, **account.environment()}
         if mailhost.is_elsewhere(told):
@@ -159,6 +174,14 @@ class AuthModule:
             close_session(account)
             raise
         return account
+
+    def renew(self, question: Request, account: Account, env: dict[str, str]) -> None:
+        """Have the hash of a password that was right replaced, if the site wants that. Raises
+        nothing, and waits for nothing."""
+        if self.rehash and account.stored and question.login and env.get("PASSWORD_REHASH"):
+            from courierchain import rehash  # here: most sites don't
+
+            rehash.begin(self.name, self.rehash, question, account.stored, Settings(env))
 
     def _ask(self, question: Request, following: str, env: dict[str, str]) -> tuple[Account, str]:
         """The account, and the path of the program that is to serve it: looked up while the

@@ -26,9 +26,9 @@ from courierchain import connections, failure, log, programs, request
 
 Main = Callable[[list[str], dict[str, str]], int]
 
-LATE = (  # what few passwords need; userdb.dat; SCRAM
+LATE = (  # what few passwords need; userdb.dat; SCRAM; PASSWORD_REHASH
     *("hashlib", "_gdbm", "courierchain.hashblocks"),
-    *("hmac", "courierchain.proof"),
+    *("hmac", "courierchain.proof", "courierchain.rehash"),
 )
 HIGHEST = 65536  # descriptors are closed up to here where the system has no close_range
 
@@ -91,6 +91,12 @@ def load(entry: str) -> Main:
     """What "module:name" stands for. (importlib would cost more than all the rest.)"""
     module, _, name = entry.partition(":")
     return getattr(__import__(module, fromlist=[name]), name)
+
+
+def load_rehash(env: dict[str, str]) -> None:
+    """For a process that forks those of the sessions: what they share has to be there before."""
+    if env.get("PASSWORD_REHASH"):
+        load("courierchain.rehash:begin")
 
 
 def load_late_modules() -> None:

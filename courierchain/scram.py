@@ -154,6 +154,12 @@ def form(secret: Secret) -> bytes:
     return b"%s$%s:%s" % (begin, base64(secret.stored_key), base64(secret.server_key))
 
 
+def in_braces(form: bytes) -> bytes:
+    """A form of RFC 5803 as Dovecot spells it, where a `:` or `$` would be in the way."""
+    name, _, rest = form.partition(b"$")
+    return b"{%s}%s" % (name, rest.translate(SEPARATORS).replace(b" ", b","))
+
+
 def is_password(password: bytes, stored: bytes) -> bool | None:
     """Whether a stored form was made from a password; None for a form that is broken."""
     there = stored_secret(stored)

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, str | int] = {
     "AUTHSQL_CONNECT_TIMEOUT": 10,  # seconds to reach a database
     "AUTHSQL_QUERY_TIMEOUT": 10,  # seconds to wait for its answer
     "AUTHUSERDB_FILE": "/etc/courier/userdb",  # text; compiled: the same name with .dat
+    "PASSWORD_REHASH": "0",  # 1: a login replaces a hash that isn't of PASSWORD_SCHEME, see rehash
     "PASSWORD_SCHEME": "",  # of new hashes, see newhash; else Courier's rule: that of the old one
     "VPOPMAIL_ASSIGN": "/var/qmail/users/assign",  # which domains vpopmail has
     "VPOPMAIL_DOMAIN": "",  # of userids without one, in authvchkpw

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from stat import S_IMODE
 
 from courierchain import gdbm
@@ -22,6 +22,10 @@ from courierchain.refusal import Refused, refusal
 Fields = dict[bytes, bytes]  # name: the field as it is written, `name=value` or `name`
 
 NEW_MODE = 0o600
+
+
+class Busy(Refused):
+    """Somebody else is changing the text."""
 
 
 def records(text: bytes, file: str) -> Iterator[tuple[int, bytes, bytes]]:
@@ -89,11 +93,12 @@ def without(text: bytes, name: bytes) -> bytes:
     return b"\n".join(line for line in text.split(b"\n") if not is_of(line, name))
 
 
-def edit(file: str, change: Callable[[bytes], bytes]) -> None:
-    """Put what `change` makes of the text in its place. Raises Refused, and what `change` does."""
+def edit(file: str, change: Callable[[bytes], bytes], *, waits: bool = True) -> None:
+    """Put what `change` makes of the text in its place. Raises Refused, Busy, if it doesn't wait
+    for others, and what `change` does."""
     folder, name = os.path.split(os.path.realpath(file))
     lock, aside = f"{folder}/.lock.{name}", f"{folder}/.tmp.{name}"
-    held = locked(lock)
+    held = locked(lock, waits=waits)
     try:
         before = read(file)
         after = change(before)
@@ -105,11 +110,14 @@ def edit(file: str, change: Callable[[bytes], bytes]) -> None:
         os.close(held)
 
 
-def locked(lock: str, mode: int = NEW_MODE) -> int:
-    """A descriptor that holds the lock until it is closed. Raises Refused."""
+def locked(lock: str, mode: int = NEW_MODE, *, waits: bool = True) -> int:
+    """A descriptor that holds the lock until it is closed. Raises Refused and Busy."""
     try:
         descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, mode)
-        flock(descriptor, LOCK_EX)
+        flock(descriptor, LOCK_EX if waits else LOCK_EX | LOCK_NB)
+    except BlockingIOError as why:
+        os.close(descriptor)
+        raise Busy(f"{lock}: somebody has it") from why
     except OSError as why:
         raise Refused(f"Can't open {lock}: {why.strerror}", why.errno or 1) from why
     return descriptor

@@ -34,6 +34,7 @@ def load_chain(argv: list[str], env: dict[str, str]) -> list[str]:
                 handover.preload(path)
         except ImportError as why:
             raise Missing(f"{word}: cannot be loaded: {why}") from why
+    handover.load_rehash(env)
     if mailhost.is_proxy(env):
         load_proxy(env)
     return [programs.locate(argv[0], env) or argv[0], *argv[1:]]

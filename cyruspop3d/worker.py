@@ -135,6 +135,7 @@ class Worker:
                     handover.preload(path)
             for entry in DIALECT:
                 handover.load(entry)
+            handover.load_rehash(self._env)
             if is_plain and can_be_in_process(command, self._env):
                 highest = OWN_LOG if self._journal.is_syslog else OWN_LOCK
                 return InProcess(self._chain, self._journal, highest, self._stop, self._hang_up)

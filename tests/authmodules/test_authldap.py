@@ -716,3 +716,71 @@ def test_who_may_not_write_changes_nothing(login, rc):
     with pytest.raises(TemporaryFailure, match="cannot change the password of uid=john,.*access"):
         authldap.change(question, b"new", Settings({"AUTHLDAP_RC": rc()}))
     assert login().word == "accepted"
+
+
+ON = {"PASSWORD_REHASH": "1", "PASSWORD_SCHEME": "sha256_crypt rounds=1000"}
+
+
+def hashes(slapd, user: str) -> list[bytes]:
+    """What an entry has in userPassword."""
+    import ldap
+
+    connection = ldap.initialize(slapd.uri)
+    connection.simple_bind_s(MANAGER["LDAP_BINDDN"], MANAGER["LDAP_BINDPW"])
+    ((_, entry),) = connection.search_s(SUFFIX, ldap.SCOPE_SUBTREE, f"(uid={user})")
+    connection.unbind_s()
+    return sorted(entry["userPassword"])
+
+
+def test_a_login_rehashes(program, login, slapd, rc):
+    """mary has two passwords."""
+    mine, other = sha("secret of mary").encode(), sha("another").encode()
+    done = "INFO: authldap: password rehashed, user=mary\n"
+    found = program("mary", "secret of mary", env=ON, **MANAGER)
+    assert (found.word, found.log) == ("accepted", done)
+    fresh, kept = hashes(slapd, "mary")
+    assert kept == other and fresh.startswith(b"{CRYPT}$5$rounds=1000$")
+    found = program("mary", "secret of mary", env=ON, **MANAGER)
+    assert (found.word, found.log) == ("accepted", "")
+    assert login("mary", "secret of mary", **BIND).word == "accepted"  # slapd takes it too
+    settings = Settings({"PASSWORD_SCHEME": "SHA", "AUTHLDAP_RC": rc(**MANAGER)})
+    question = request.parse(b"pop3\nlogin\nmary\nsecret of mary\n\n")
+    with pytest.raises(Rejected):
+        authldap.rehash(question, mine, settings)  # that one isn't there any more
+    assert hashes(slapd, "mary") == [fresh, kept]
+    authldap.rehash(question, fresh, settings)
+    assert hashes(slapd, "mary") == sorted([mine, other])
+
+
+def test_a_rehash_in_the_form_of_the_directory(login, slapd, rc):
+    question = request.parse(b"pop3\nlogin\nclosed\nsecret of closed\n\n")
+    path = rc(**MANAGER)
+    for scheme, begin in {
+        "SCRAM-SHA-256": b"{SCRAM-SHA-256}4096,",
+        "sha512_crypt rounds=1000": b"{CRYPT}$6$",
+        "SHA": b"{SHA}",
+    }.items():
+        (stored,) = hashes(slapd, "closed")
+        settings = Settings({"PASSWORD_SCHEME": scheme, "AUTHLDAP_RC": path})
+        authldap.rehash(question, stored, settings)
+        (fresh,) = hashes(slapd, "closed")
+        assert fresh.startswith(begin)
+        assert login("closed", "secret of closed", **MANAGER).word == "accepted"
+
+
+def test_who_binds_and_who_has_a_clear_password_is_not_rehashed(program, slapd):
+    before = hashes(slapd, "john")
+    for way, password in ((BIND, "secret of john"), (CLEAR, "clear secret")):
+        found = program("john", password, env=ON, **{**MANAGER, **way})
+        assert (found.word, found.log) == ("accepted", "")
+    assert hashes(slapd, "john") == before
+
+
+def test_a_rehash_that_may_not_write_is_one_line(program, slapd):
+    before = hashes(slapd, "john")
+    found = program(env=ON)
+    assert found.word == "accepted"
+    (line,) = found.log.splitlines()
+    assert line.startswith("WARN: authldap: no new hash, user=john: ldap://")
+    assert "cannot change the password of uid=john," in line
+    assert hashes(slapd, "john") == before
