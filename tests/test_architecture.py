@@ -74,6 +74,7 @@ LISTENER = "import couriertcpd.main"
 LOGGER = "import courierlogger.main"
 MASTER = "import cyrusmaster.main"
 RELAY = "import couriertls.main, courierchain.relay"
+REHASH = "import courierchain.rehash"
 CYRUS = "import cyruspop3d.main, courierpop3login.cyrus, courierpop3d.cyrus"
 MODULES = "\n".join(
     f"import authmodules.auth{name}"
@@ -81,7 +82,9 @@ MODULES = "\n".join(
 )
 
 
-@pytest.mark.parametrize("stage", [LOGIN, SERVER, CYRUS, MODULES, LISTENER, LOGGER, MASTER, RELAY])
+@pytest.mark.parametrize(
+    "stage", [LOGIN, SERVER, CYRUS, MODULES, LISTENER, LOGGER, MASTER, RELAY, REHASH]
+)
 def test_the_connection_path_imports_nothing_expensive(stage):
     assert not loaded_by(f"import courierchain.start\n{stage}") & EXPENSIVE
 

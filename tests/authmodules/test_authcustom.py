@@ -8,6 +8,7 @@ import pytest
 
 from tests.authmodules.asking import HOSTILE, NO_DELAY, external
 from tests.authmodules.asking import ask as ask  # a fixture
+from tests.authmodules.asking import authdaemond as authdaemond  # a fixture
 from tests.conftest import ROOT, needs_root, wait_until
 
 RULE = """
@@ -134,3 +135,62 @@ def test_the_whole_chain_and_a_change_of_the_file(serve, any_mode, rule, account
     rule.write_text(text.replace('b"secret"', 'b"another one"'))
     assert wait_until(lambda: server.answer("john", "another one") == "+OK logged in.")
     assert server.answer("john", "secret") == "-ERR Login failed."
+
+
+# Changing a password
+
+CHANGE = """
+from courierchain.account import Account
+from courierchain.authmodule import Rejected
+
+PASSWORDS = "DIRECTORY/passwords"
+
+def authcustom(request, settings):
+    if request.login and open(PASSWORDS, "rb").read() == b" ".join(request.login):
+        return Account(user="john", uid=UID, gid=UID, home="/")
+
+"""
+CHANGES = """
+def change(request, new, settings):
+    if new == b"taken":
+        raise Rejected
+    if new != b"forgotten":
+        open(PASSWORDS, "wb").write(b"%s %s" % (request.login[0], new))
+"""
+
+
+@pytest.fixture
+def site(public, authdaemond):
+    """site(text): an authdaemond with such a file; john's password is `secret`."""
+    (public / "passwords").write_bytes(b"john secret")
+
+    def start(text: str):
+        path = public / "custom.py"
+        text = text.replace("DIRECTORY", str(public)).replace("UID", str(os.getuid() or 20001))
+        path.write_text(text)
+        path.chmod(0o644)
+        return authdaemond(authmodulelist="authcustom", AUTHCUSTOM=f"{path}:authcustom")
+
+    return start
+
+
+def test_the_files_own_function_changes_a_password(site):
+    daemon = site(CHANGE + CHANGES)
+    change = b"PASSWD pop3\tjohn\t%s\t%s\n"
+    for old, new in ((b"wrong", b"new"), (b"secret", b"taken"), (b"secret", b"x" * 512)):
+        assert daemon.ask(change % (old, new)) == b"FAIL\n"
+    assert daemon.ask(change % (b"secret", b"forgotten")) == b""
+    assert "custom.py: the new password isn't taken after change()\n" in daemon.log.read_text()
+    assert b"ADDRESS=john\n" in daemon.login("john", "secret")
+    assert daemon.ask(change % (b"secret", b"new")) == b"OK\n"
+    assert b"ADDRESS=john\n" in daemon.login("john", "new")
+    assert daemon.login("john", "secret") == b"FAIL\n"
+
+
+def test_a_file_without_such_a_function_changes_none_and_the_log_says_so(site):
+    daemon = site(CHANGE)
+    assert daemon.ask(b"PASSWD pop3\tjohn\tsecret\tnew\n") == b"FAIL\n"
+    log = daemon.log.read_text()
+    assert "WARN: authcustom: this password can't be changed here, user=john: /" in log
+    assert "custom.py has no function change\n" in log
+    assert b"ADDRESS=john\n" in daemon.login("john", "secret")
