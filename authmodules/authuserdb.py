@@ -165,9 +165,10 @@ def text_of(path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
+            octets = wholefile.read(descriptor, status.st_size)
             if status.st_mode & (S_IROTH | S_IWOTH):
                 raise TemporaryFailure(f"{path} is open to everybody (chmod 600 {path})")
-            return b"\n%s\n" % wholefile.read(descriptor, status.st_size)
+            return b"\n%s\n" % octets
         finally:
             os.close(descriptor)
     except OSError as why:

@@ -83,6 +83,8 @@ def drop() -> None:
 
 def descriptors() -> list[int]:
     """Those of all kept connections, in order."""
+    if not _kept:
+        return []
     return sorted(number for entry in _kept.values() for number in entry[1].descriptors())
 
 
