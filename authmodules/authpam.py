@@ -60,7 +60,9 @@ TROUBLE = (  # PAM could not find out; anything else is a refusal
 PAM_FAIL_DELAY = 10
 NO_DELAY = CFUNCTYPE(None, c_int, c_uint, c_void_p)(lambda *_: None)
 
-KEPT: dict[str, CDLL] = {}
+_kept: dict[str, CDLL] = {}
+_kept_for: set[bytes] = set()  # services
+_usual: tuple[object, ...] = ()  # of this process
 
 PamAuthenticator()  # the first one looks for the libraries, in another process
 
@@ -126,14 +128,14 @@ class Conversation:
             self.user, self.secret, service, call_end=False, resetcreds=False
         )
         if done and not authmodule.opens_sessions:
-            keep_modules()
+            keep_modules(service)
             self.pam.end()
             return None
-        before = process_state() if authmodule.deliver else None
+        before = usual_state() if authmodule.deliver else None
         if done and self.pam.open_session() == pam.PAM_SUCCESS:
             self.secret = b""
             if authmodule.deliver:
-                keep_modules()
+                keep_modules(service)
             return PamSession(self, changes=before is not None and before != process_state())
         code, reason = self.pam.code, self.pam.reason
         self.pam.end()
@@ -184,6 +186,13 @@ class PamSession(Session):
         self._pam.end()
 
 
+def usual_state() -> tuple[object, ...]:
+    """The state before any session: whoever has had one that changed it serves no other."""
+    global _usual
+    _usual = _usual or process_state()
+    return _usual
+
+
 def process_state() -> tuple[object, ...]:
     """What a session's modules may change in the process for the service to find: pam_limits,
     pam_umask, pam_namespace, pam_group and the like."""
@@ -194,12 +203,16 @@ def process_state() -> tuple[object, ...]:
         return umask, spaces, limits.read(8192), os.getgroups(), os.getcwd(), os.getpriority(0, 0)
 
 
-def keep_modules() -> None:
-    """Keep PAM's modules mapped in a process that will run them again: loading costs the most."""
+def keep_modules(service: bytes) -> None:
+    """Keep the modules of a PAM service mapped in a process that will run them again: loading costs
+    the most. To look for them costs too, so that is done once."""
+    if service in _kept_for:
+        return
+    _kept_for.add(service)
     with open("/proc/self/maps") as maps:
         paths = {line.split()[-1] for line in maps if "/security/pam_" in line}
-    for path in paths - KEPT.keys():
-        KEPT[path] = CDLL(path)
+    for path in paths - _kept.keys():
+        _kept[path] = CDLL(path)
 
 
 def has_service(name: str) -> bool:

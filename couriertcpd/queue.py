@@ -18,9 +18,9 @@ from time import monotonic
 from couriertcpd.arrival import Arrival
 
 LOADAVG = "/proc/loadavg"  # proc(5): three averages, RUNNABLE/ALL, a pid; of the whole machine
-MOST = 2  # processes that serve somebody, for each processor, before anybody has to wait
+MOST = 4  # processes that serve somebody, for each processor, before anybody has to wait
 PATIENCE = 0.25  # seconds
-GLANCE = 0.002  # seconds from one look at the processors to the next
+GLANCE = 0.001  # seconds from one look at the processors to the next
 
 
 class Queue:
