@@ -7,6 +7,7 @@ Without -prefork and -uses there is one new process for each connection. With th
     -uses=N      a worker serves up to N sessions. Where sessions change the uid (we are root) there
                  are two kinds: those that log people in, and, for each user, those that have become
                  the user and serve the mailbox. No process ever comes back to root
+    -maxidle=N   N processes wait for their next session at most; who has waited longest goes first
     -front       nobody has a process before there is a login (see `front`); a new process has a
                  channel too, on which a refused login goes back until somebody is accepted
     -park=S      the session of a silent client comes back to the parent (see `parkinglot`), and its
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 from socket import AF_UNIX, SHUT_RD, SOCK_SEQPACKET, recv_fds, socket, socketpair
 from time import monotonic
 
@@ -55,7 +57,6 @@ from couriertcpd.worker import (
 
 IDLE_LIFE = 60.0  # seconds that a worker beyond -prefork waits for its next session
 PARKING_LIFE = 10.0  # with -park, which is there to spare memory
-MOST_IDLE = 100  # workers that wait; the one that has waited longest goes first
 
 
 class Child:
@@ -99,6 +100,7 @@ class Children:
         *,
         prefork: int,
         uses: int,
+        most_idle: int,
         tls: Relay | None = None,
         terms: Terms | None = None,
         fronts: Fronts | None = None,
@@ -107,6 +109,7 @@ class Children:
         self._limits = limits
         self._prefork = prefork
         self._uses = uses
+        self._most_idle = most_idle
         self._terms = terms
         self._fronts = fronts
         self._idle_life = PARKING_LIFE if terms else IDLE_LIFE
@@ -164,16 +167,25 @@ class Children:
         """
         while self._waiting < self._prefork:
             self._is_idle(self._fork(b""))
-        if not self._idle:
-            return
+        for child in self._superfluous():
+            self._is_not_idle(child)
+            self._hang_up(child)
+
+    def _superfluous(self) -> list[Child]:
+        """Who has waited too long, or longest where too many wait, but then not the last to come;
+        nor those of -prefork."""
         horizon = monotonic() - self._idle_life
-        candidates = list(self._idle)
-        for child in candidates[:-1] if len(candidates) > MOST_IDLE else candidates:
-            if child.idle_since > horizon and len(self._idle) <= MOST_IDLE:
+        excess = len(self._idle) - self._most_idle
+        spare = self._waiting - self._prefork
+        found = []
+        for child in islice(self._idle, len(self._idle) - (excess > 0)):
+            if child.idle_since > horizon and excess <= 0:
                 break
-            if child.key or self._waiting > self._prefork:
-                self._is_not_idle(child)
-                self._hang_up(child)
+            if child.key or spare > 0:
+                spare -= not child.key
+                excess -= 1
+                found.append(child)
+        return found
 
     @property
     def _waiting(self) -> int:

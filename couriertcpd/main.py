@@ -156,6 +156,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
+        most_idle=options.maxidle,
         terms=terms,
         fronts=fronts,
         notifier=notifier,

@@ -549,6 +549,7 @@ class Parent:
             self.limits,
             prefork=0,
             uses=9,
+            most_idle=9,
             terms=Terms(1.0, {}, is_logged_to=False),
             watch=lambda channel, child: None,
             unwatch=lambda channel: None,

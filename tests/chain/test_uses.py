@@ -538,6 +538,17 @@ def test_as_root_a_users_process_ends_after_as_many_sessions_as_it_may(serve, pe
     assert len(set(pids)) < 12
 
 
+@pytest.mark.parametrize("most", [1, 2, 9])
+def test_no_more_processes_wait_than_may_and_who_waited_longest_goes(serve, people, most):
+    """Of three: one that logs people in, and two of users."""
+    john, mary = people
+    server = serve("-uses=20", f"-maxidle={most}")
+    for account in (john, mary, john, mary):
+        last = one_session(server, account)
+    wait_until(lambda: len(server.children()) == min(most, 3), "as many as may wait")
+    assert last in server.children()
+
+
 def test_as_root_sessions_of_one_user_at_once_have_a_process_each(serve, people):
     john, mary = people
     server = serve("-uses=20", "-maxperip=10")
@@ -660,6 +671,7 @@ def parent_of_nobody(monkeypatch, started: list[bytes]) -> children.Children:
         Limits(9, 9, 9),
         prefork=0,
         uses=9,
+        most_idle=9,
         watch=lambda channel, child: None,
         unwatch=lambda channel: None,
     )

@@ -145,7 +145,7 @@ def test_courier_s_numbers_begin_at_one(option, name, text):
 
 
 @pytest.mark.parametrize("text", ["4x", " 4", "+4", "-1", "", "x", "\u0664", "4" * 10])
-@pytest.mark.parametrize("option", ["prefork", "uses"])
+@pytest.mark.parametrize("option", ["prefork", "uses", "maxidle"])
 def test_our_numbers_are_digits_or_refused(option, text):
     assert complaint(f"-{option}={text}", *PLACE) == f"Invalid -{option} option."
 
