@@ -13,7 +13,7 @@ there is an LDAP_CLEARPW, no hash was compared.
 from __future__ import annotations
 
 from authmodules import authldap, directory, newpassword, rcfile
-from authmodules.directory import Attributes, Directory, Found, Question, Several
+from authmodules.directory import Attributes, Directory, Found, Question, Several, Talk
 from authmodules.rcfile import RcFile
 from courierchain import scram
 from courierchain.authmodule import Rejected
@@ -45,8 +45,13 @@ def change(request: Request, new: bytes, settings: Settings) -> None:
             server.change_password(dn, old, new)
         return dn, entry, True
 
+    carry_out(rc, talk, request.login)
+
+
+def carry_out(rc: RcFile, talk: Talk, question: Question) -> None:
+    """Let a server be talked to. Raises Rejected if nothing was changed; TemporaryFailure."""
     try:
-        _, _, is_changed = directory.ask(rc, talk, request.login, once=True)
+        _, _, is_changed = directory.ask(rc, talk, question, once=True)
     except Several as why:
         raise Rejected from why
     if not is_changed:
@@ -86,12 +91,7 @@ def rehash(request: Request, stored: bytes, settings: Settings) -> None:
 
     with newpassword.alone(path):
         fresh = in_directory(newpassword.renewed(secret, settings, stored), stored)
-        try:
-            _, _, is_changed = directory.ask(rc, talk, request.login, once=True)
-        except Several as why:
-            raise Rejected from why
-    if not is_changed:
-        raise Rejected
+        carry_out(rc, talk, request.login)
 
 
 def in_directory(made: bytes, old: bytes) -> bytes:
