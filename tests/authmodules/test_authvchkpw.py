@@ -160,26 +160,6 @@ def test_the_whole_chain(serve, any_mode, domain, accounts):
     assert server.answer("john@example.net", "secret") == "+OK logged in."
 
 
-def constant_database(records: list[tuple[bytes, bytes]]) -> bytes:
-    """As https://cr.yp.to/cdb/cdb.txt says, with tables twice as large as need be."""
-    body, tables = b"", [[] for _ in range(256)]
-    for key, data in records:
-        hashed = cdb.hash_of(key)
-        tables[hashed % 256].append((hashed, 2048 + len(body)))
-        body += pack("<2I", len(key), len(data)) + key + data
-    header = b""
-    for table in tables:
-        header += pack("<2I", 2048 + len(body), 2 * len(table))
-        slots = [(0, 0)] * (2 * len(table))
-        for hashed, position in table:
-            at = hashed // 256 % len(slots)
-            while slots[at][1]:
-                at = (at + 1) % len(slots)
-            slots[at] = hashed, position
-        body += b"".join(pack("<2I", *slot) for slot in slots)
-    return header + body
-
-
 @pytest.fixture
 def compiled(domain):
     """The domain's vpasswd.cdb, without john's text; `write` replaces it."""
@@ -191,7 +171,7 @@ def compiled(domain):
         newer = text.stat().st_mtime + 10
         os.utime(domain / "vpasswd.cdb", (newer, newer))
 
-    write(constant_database([(key, data) for key, _, data in lines]))
+    write(cdb.made([(key, data) for key, _, data in lines]))
     text.write_text("text:x:0:0:Text:/home:NOQUOTA\n")
     newer = text.stat().st_mtime + 10
     os.utime(domain / "vpasswd.cdb", (newer, newer))
@@ -232,7 +212,7 @@ KEYS = st.lists(st.binary(min_size=1, max_size=3), max_size=20, unique=True)
 @given(keys=KEYS, other=st.binary(max_size=3))
 def test_every_key_is_found_and_no_other(tmp_path_factory, keys, other):
     path = tmp_path_factory.getbasetemp() / "cdb"
-    octets = constant_database([(key, b"data of " + key) for key in keys])
+    octets = cdb.made([(key, b"data of " + key) for key in keys])
     for key in {*keys, other}:
         assert looked_up(path, octets, key) == (b"data of " + key if key in keys else None)
 
@@ -241,7 +221,7 @@ def test_every_key_is_found_and_no_other(tmp_path_factory, keys, other):
 @given(st.data())
 def test_CVE_48_a_damaged_database_gives_something_or_an_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "cdb"
-    good = bytearray(constant_database([(b"a", b"1"), (b"b", b"2")]))
+    good = bytearray(cdb.made([(b"a", b"1"), (b"b", b"2")]))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.sampled_from([cdb.hash_of(b"a") % 256 * 8, *range(2048, len(good))]))
         good[at] = data.draw(st.integers(0, 255))
@@ -316,7 +296,7 @@ class Change:
     def compile(self, end: bytes = b"") -> None:
         lines = [line.encode().partition(b":") for line in self.text.read_text().splitlines()]
         records = [(key, data + end) for key, _, data in lines]
-        self.database.write_bytes(constant_database(records))
+        self.database.write_bytes(cdb.made(records))
         os.utime(self.database, (self.text.stat().st_mtime + 1,) * 2)
 
 
