@@ -93,8 +93,7 @@ class Settings:
         return text
 
     def is_on(self, name: str) -> bool:
-        text = self._env.get(name) or DEFAULTS[name]
-        return text == "1" or (text != "0" and self.choice(name, "0", "1") == "1")
+        return self.choice(name, "0", "1") == "1"
 
     def number(self, name: str, least: int, most: int) -> int:
         text = self.text(name)

@@ -144,16 +144,16 @@ class Children:
         """An idle worker that has taken it; the last to come is the first to go: it is warm."""
         while waiting := self._idle_of.get(key):
             child = waiting[-1]
-            self._is_not_idle(child)
+            self._remove_idle(child)
             if child.channel and send(child.channel, message, descriptors):
                 return child
         return None
 
-    def _is_idle(self, child: Child) -> None:
+    def _add_idle(self, child: Child) -> None:
         self._idle[child] = None
         self._idle_of.setdefault(child.key, []).append(child)
 
-    def _is_not_idle(self, child: Child) -> None:
+    def _remove_idle(self, child: Child) -> None:
         del self._idle[child]
         waiting = self._idle_of[child.key]
         waiting.remove(child)
@@ -166,9 +166,9 @@ class Children:
         Raises OSError if there can't be one more process.
         """
         while self._waiting < self._prefork:
-            self._is_idle(self._fork(b""))
+            self._add_idle(self._fork(b""))
         for child in self._superfluous():
-            self._is_not_idle(child)
+            self._remove_idle(child)
             self._hang_up(child)
 
     def _superfluous(self) -> list[Child]:
@@ -216,7 +216,7 @@ class Children:
         arrival, child.arrival = child.arrival, None
         if not message.startswith((STAYS, BACK)):
             child.idle_since = monotonic()
-            self._is_idle(child)
+            self._add_idle(child)
         if address is None:
             return
         if message.startswith(DONE):
@@ -352,7 +352,7 @@ class Children:
                     if child.address is not None:
                         self._limits.release(child.address)
                     if child in self._idle:
-                        self._is_not_idle(child)
+                        self._remove_idle(child)
                 else:
                     others.append(ended)
         except ChildProcessError:

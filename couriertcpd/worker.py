@@ -74,9 +74,7 @@ LONGEST = 4096  # octets of a message on a channel
 MOST_DESCRIPTORS = 3
 DONE = b"."
 STAYS = b"&"  # before a delivered session: the sender is not free yet
-AND = (
-    b"\0"  # between a delivered session's key and its parcel, which if large is in a file in memory
-)
+AND = b"\0"  # between the key of a delivered session and its parcel; a large one is in a file
 PARK = b"_"  # before a deadline, in milliseconds, a blank, and the content unless that is large
 RESUME = b"="  # before the content, to go on with; a large one is in a file in memory
 KEEP = b"!"  # the same, and it can't be parked
@@ -241,22 +239,21 @@ class Worker:
             handover.spend()
             self._say_goodbye()
             return False
+        message = parcel.key(account) + AND
         content = parcel.pack(name, account, service, argv, env)
-        message = parcel.key(account) + AND + content
-        if len(STAYS) + len(message) <= LONGEST:
-            return self._send_session(message, [0], stays=account.session is not None)
-        file = parcel.written(content)
+        files = []
+        if len(STAYS) + len(message) + len(content) <= LONGEST:
+            message += content
+        else:
+            files = [parcel.written(content)]
         try:
-            message = parcel.key(account) + AND
-            return self._send_session(message, [0, file], stays=account.session is not None)
+            if account.session:
+                return self._wait_for_end(message, [0, *files])
+            self._is_gone = send(self._channel, message, [0, *files])
+            return self._is_gone
         finally:
-            os.close(file)
-
-    def _send_session(self, message: bytes, descriptors: list[int], *, stays: bool) -> bool:
-        if stays:
-            return self._wait_for_end(message, descriptors)
-        self._is_gone = send(self._channel, message, descriptors)
-        return self._is_gone
+            for file in files:
+                os.close(file)
 
     def _wait_for_end(self, message: bytes, descriptors: list[int]) -> bool:
         over, end = os.pipe()
