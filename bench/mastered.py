@@ -3,7 +3,8 @@
     Mastered(name, folder, store, master, pop3d, conf)
 
 store: the mail (cyrusmail.Store), which is made at the first start. master: its command. conf: the
-imapd.conf that both read. Eight processes wait, of Cyrus's and of ours.
+imapd.conf that both read. Eight processes wait, of Cyrus's and of ours. As many clients may wait as
+come at once: with a master's usual 32, the kernel turns some away, who come back a second later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from accounts import write
 from cyrusmail import Store
 from servers import Command, Server
+
+BACKLOG = "256"
 
 
 class Mastered(Server):
@@ -34,5 +37,5 @@ class Mastered(Server):
         place = f'listen="127.0.0.1:{self.port}" proto=tcp4'
         line = f'{self.service} cmd="{command}" {place} prefork=8 maxchild={self.most}'
         write(services, f"START {{\n}}\nSERVICES {{\n  {line}\n}}\nEVENTS {{\n}}\n", 0o644)
-        argv = [*self.master, "-D", "-C", self.conf, "-M", services]
+        argv = [*self.master, "-D", "-l", BACKLOG, "-C", self.conf, "-M", services]
         return [([*argv, "-p", f"{self.folder}/pid"], self.store.environment())]

@@ -5,9 +5,10 @@ it. One line:
 
     SERVICE TAB HOST TAB USER TAB MAILBOX TAB COMMAND LF
 
-(reference cyrus-pop3d.md 2.4). The worker, which removes it, has the uid of all mailboxes under
-Cyrus's master; a session with another uid can't tell who it is, and the file says only from where.
-Trouble with it disturbs nobody.
+(reference cyrus-pop3d.md 2.4). Between two sessions it is hidden, as `proc/.<process id>`: to make
+and to remove it costs as much as all that a session has to read. The worker, to which it belongs,
+has the uid of all mailboxes under Cyrus's master; a session with another uid can't tell
+who it is, and the file says only from where. Trouble with it disturbs nobody.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ Environment = dict[str, str]
 class ProcFile:
     """The file of this session, its user and mailbox in it."""
 
-    __slots__ = ("_descriptor", "_begin")
+    __slots__ = ("_descriptor", "_begin", "_length")
 
     def __init__(self, env: Environment):
         user = log.safe(env.get("AUTHENTICATED", ""))
         self._begin = line(env, user, cyruslines.mailbox(env))
         self._descriptor: int | None = None
+        self._length = LARGEST
         if path := env.get("CYRUS_PROCFILE"):
             try:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -45,9 +47,11 @@ class ProcFile:
         text = b"%s\t%s\n" % (self._begin, command)
         try:
             os.pwrite(self._descriptor, text, 0)
-            os.ftruncate(self._descriptor, len(text))
+            if len(text) < self._length:
+                os.ftruncate(self._descriptor, len(text))
         except OSError:
             self._descriptor = None
+        self._length = len(text)
 
 
 def line(env: Environment, user: str, mailbox: str) -> bytes:
@@ -61,24 +65,40 @@ def begin(env: Environment) -> None:
     path = env.get("CYRUS_PROCFILE")
     if not path:
         return
-    aside = f"{path}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(aside, flags, 0o600)
+        text = line(env, "", "") + b"\t\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(aside(path), flags, 0o600)
         try:
-            os.write(descriptor, line(env, "", "") + b"\t\n")
+            os.write(descriptor, text)
+            os.ftruncate(descriptor, len(text))
         finally:
             os.close(descriptor)
-        os.rename(aside, path)
+        os.rename(aside(path), path)
+    except OSError:
+        pass
+
+
+def aside(path: str) -> str:
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/.{name}"
+
+
+def end(path: str) -> None:
+    """The session is over; there may be another one."""
+    try:
+        os.rename(path, aside(path))
     except OSError:
         pass
 
 
 def remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+    """There won't be."""
+    for name in (path, aside(path)):
+        try:
+            os.unlink(name)
+        except OSError:
+            pass
 
 
 def excess(env: Environment) -> str:

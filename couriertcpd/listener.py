@@ -18,6 +18,7 @@ from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 from time import monotonic
 
 from courierchain import log
+from courierchain.processors import Processors
 from couriertcpd.access import Access, Denied
 from couriertcpd.arrival import Arrival
 from couriertcpd.children import Children
@@ -74,7 +75,7 @@ class Listener:
         self._notifier = notifier
         self._reload = reload
         self._epoll = select.epoll()
-        self._queue = Queue()
+        self._queue = Queue(Processors())
         self._callbacks: dict[int, Callable[[], object]] = {}  # by descriptor
         self._signals: list[int] = []
         self._accepting = False

@@ -28,7 +28,7 @@ from courierchain.reuse import enter_again, take_over
 from cyruspop3d.waiting import SIGNALS, Interrupted, interruptible
 
 # A worker's own descriptors: 4 is the listening socket, and 3 is for the record of the chain.
-OWN_STATUS, OWN_LOCK, OWN_LOG = 5, 6, 7
+OWN_STATUS, OWN_READY, OWN_LOCK, OWN_LOG = 5, 6, 7, 8
 SYSTEM = 71  # sysexits(3)
 PIECE = 65536  # octets of log lines read at a time
 GARBAGE = 20_000  # objects more than were freed, after which cycles are looked for

@@ -1,8 +1,7 @@
 """worker - a process of Cyrus's master: one session after another
 
 Descriptor 4 is the listening socket, 3 where master is told what we do. CYRUS_SERVICE and CYRUS_ID
-name the lock file in socket/ of configdirectory: whoever holds it waits for the next connection,
-the other workers of the service wait for the lock (reference cyrus-pop3d.md 2).
+name the lock file in socket/ of configdirectory, by which workers take turns: see `turns`.
 
 `sessions` says who becomes the chain, this process or a child. After a session that QUIT has ended
 the worker tells master AVAILABLE and takes the next one; after another it ends, as Cyrus's does. It
@@ -19,7 +18,6 @@ Exits      0 after its last session, the timeout, SIGHUP, and when the program w
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 from _signal import alarm
@@ -27,7 +25,7 @@ from array import array
 from binascii import hexlify
 from collections.abc import Callable
 from errno import EINVAL
-from select import POLLERR, POLLIN, poll
+from select import EPOLLERR
 from socket import socket
 from time import sleep
 
@@ -39,12 +37,14 @@ from cyruspop3d.config import Config
 from cyruspop3d.sessions import (
     OWN_LOCK,
     OWN_LOG,
+    OWN_READY,
     OWN_STATUS,
     InChild,
     InProcess,
     can_be_in_process,
 )
-from cyruspop3d.waiting import ENDING, Interrupted, catch, interruptible
+from cyruspop3d.turns import Turns
+from cyruspop3d.waiting import ENDING, Interrupted, catch
 
 STATUS, LISTENING = 3, 4  # descriptors, as master gives them
 AVAILABLE, UNAVAILABLE, CONNECTION = 1, 2, 3
@@ -70,7 +70,7 @@ class Worker:
     """serve: becomes the chain for the client on descriptors 0 and 1, with this environment."""
 
     __slots__ = (
-        *("_arguments", "_journal", "_serve", "_listening", "_has_lock", "_sessions", "_ready"),
+        *("_arguments", "_journal", "_serve", "_turns", "_sessions"),
         *("_program", "_known", "_hung_up", "_env", "_procfile"),
     )
 
@@ -104,26 +104,19 @@ class Worker:
     def _take_descriptors(self, name: str) -> None:
         """name: of the lock file, without .lock"""
         os.set_inheritable(LISTENING, False)
-        self._listening = socket(fileno=LISTENING)
-        self._listening.setblocking(False)
-        self._ready = poll()
-        self._ready.register(LISTENING, POLLIN)
+        listening = socket(fileno=LISTENING)
+        listening.setblocking(False)
+        self._turns = Turns(listening, OWN_READY, OWN_LOCK)
         try:
             move(STATUS, OWN_STATUS)
-            self._ready.register(OWN_STATUS, 0)
+            self._turns.watch(OWN_STATUS)
         except OSError:
             pass  # there is none; each message will say so
-        self._has_lock = self._open_lock(f"{name}.lock")
-
-    def _open_lock(self, path: str) -> bool:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._turns.open_lock(f"{name}.lock")
         except OSError as why:
-            text = f"locking disabled: couldn't open socket lockfile {path}: {why.strerror}"
+            text = f"locking disabled: couldn't open socket lockfile {name}.lock: {why.strerror}"
             self._journal.err(text)
-            return False
-        move(file, OWN_LOCK)
-        return True
 
     def _prepare(self, command: list[str]) -> InProcess | InChild:
         """Load the programs of the chain that are ours, once for all sessions."""
@@ -170,38 +163,39 @@ class Worker:
                 self._sessions.release()
         except Ended as why:
             return why.status
+        finally:
+            procfile.remove(self._procfile)
         return OK
 
     def _next_client(self, *, has_served: bool) -> socket:
-        """Wait for the lock, then for a connection. Raises Ended."""
+        """Wait for a connection. Raises Ended."""
         patience = self._arguments.patience
         try:
-            if has_served and patience:
+            if has_served:
+                self._turns.served()
                 alarm(patience)
-            if self._has_lock:
-                interruptible(lambda: fcntl.lockf(OWN_LOCK, fcntl.LOCK_EX))
             while True:
-                events = dict(interruptible(self._ready.poll))
-                if events.get(OWN_STATUS, 0) & POLLERR:
-                    self._journal.info("master has gone")
-                    raise Ended(OK)
-                if identity(self._program) != self._known:
-                    self._journal.info("process file has changed")
-                    raise Ended(OK)
-                client = self._accept()
-                if client:
+                self._check(self._turns.wait())
+                if client := self._accept():
                     return client
         except Interrupted as why:
             raise self._ended_by(why) from why
         finally:
             alarm(0)
-            if self._has_lock:
-                fcntl.lockf(OWN_LOCK, fcntl.LOCK_UN)
+
+    def _check(self, events: dict[int, int]) -> None:
+        """Raises Ended if there is to be no other session."""
+        if events.get(OWN_STATUS, 0) & EPOLLERR:
+            self._journal.info("master has gone")
+            raise Ended(OK)
+        if identity(self._program) != self._known:
+            self._journal.info("process file has changed")
+            raise Ended(OK)
 
     def _accept(self) -> socket | None:
-        """None if the client has gone meanwhile. Raises Ended."""
+        """None if another worker has the client, or it has gone. Raises Ended, Interrupted."""
         try:
-            return self._listening.accept()[0]
+            return self._turns.accept()
         except (BlockingIOError, ConnectionError, InterruptedError):
             return None
         except OSError as why:
@@ -218,7 +212,7 @@ class Worker:
         except Interrupted as why:
             raise self._ended_by(why) from why
         finally:
-            procfile.remove(self._procfile)
+            procfile.end(self._procfile)
 
     def _ended_by(self, why: Interrupted) -> Ended:
         if why.number not in ENDING:

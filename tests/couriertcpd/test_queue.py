@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from couriertcpd import queue
+from courierchain.processors import Processors
 from couriertcpd.queue import GLANCE, MOST, PATIENCE, Queue
 
 PROCESSORS = 4
@@ -22,7 +22,7 @@ class Machine:
         self.path.write_text(f"0.20 0.18 0.12 {processes}/80 11206\n")
 
     def queue(self, *names: str) -> Queue:
-        made = Queue(str(self.path), PROCESSORS, lambda: self.now)
+        made = Queue(Processors(str(self.path), PROCESSORS), lambda: self.now)
         for name in names:
             made.add(name)
         return made
@@ -77,14 +77,12 @@ def test_nobody_waits_where_the_machine_does_not_say(machine, text):
 
 
 def test_nobody_waits_where_there_is_no_such_file(tmp_path):
-    waiting = Queue(str(tmp_path / "none"), PROCESSORS)
+    waiting = Queue(Processors(str(tmp_path / "none"), PROCESSORS))
     waiting.add("first")
     assert waiting.next(MANY) == "first"
 
 
 def test_this_machine_says_how_many_want_a_processor():
-    """At the least this process does."""
-    assert Queue(queue.LOADAVG)._runnable() >= 0
-    waiting = Queue(queue.LOADAVG, processors=-1)  # fewer than none: somebody always has too few
-    waiting.add("first")
-    assert waiting.next(1) is None
+    """At the least this process does; and there are never more than this."""
+    assert not Processors(count=1_000_000).are_busy()
+    assert Processors(count=-1).are_busy()

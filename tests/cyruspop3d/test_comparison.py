@@ -259,9 +259,10 @@ def log_in(client: Client, user: str = OBSERVED) -> str:
 
 
 def proc_files(pair, service: str) -> list[str]:
-    """Those of a service. A file may be gone before it is read."""
+    """Those of a service. A file may be gone before it is read; one that waits for its worker's
+    next session is hidden."""
     found = []
-    for path in (pair.cyrus.configdirectory / "proc").iterdir():
+    for path in (pair.cyrus.configdirectory / "proc").glob("[!.]*"):
         with suppress(FileNotFoundError):
             text = path.read_text()
             found += [text] if text.startswith(f"{service}\t") else []

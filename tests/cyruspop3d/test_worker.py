@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,18 +93,12 @@ class Worker:
         return self.process.wait(DEADLINE)
 
     def is_waiting(self) -> bool:
-        """Whether it is inside accept, which is the only thing that it does with the lock."""
-        try:
-            inode = os.stat(self.cyrus.directory / "socket/pop3-0.lock").st_ino
-        except FileNotFoundError:
-            return False
-        with open("/proc/locks") as locks:
-            words = [line.split() for line in locks]
-        return any(
-            line[4] == str(self.process.pid) and line[5].endswith(f":{inode}")
-            for line in words
-            if line[1] != "->"
-        )
+        """Whether it waits for a connection."""
+        return "poll" in Path(f"/proc/{self.process.pid}/wchan").read_text()
+
+    def waits_for_lock(self) -> bool:
+        words = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return any(line[1] == "->" and line[5] == str(self.process.pid) for line in words)
 
 
 @pytest.fixture
@@ -157,14 +153,31 @@ def test_c10_01_without_masters_variables_it_ends_with_70(worker, name, left):
     assert one.log.read_text() == f"ERR: pop3d: could not getenv({name}); exiting\n"
 
 
-def test_c10_16_only_one_worker_waits_for_a_connection(worker):
+def test_c10_16_only_one_worker_is_in_accept(worker, cyrus):
+    first = worker()
+    second = worker(listening=first.listening.dup())
+    wait_until(lambda: first.is_waiting() and second.is_waiting())
+    with (cyrus.directory / "socket/pop3-0.lock").open("r+") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # as somebody who is
+        with Client(first.port) as client:
+            wait_until(lambda: first.waits_for_lock() or second.waits_for_lock())
+            assert first.told() + second.told() == []
+            fcntl.lockf(lock, fcntl.LOCK_UN)
+            assert client.line().startswith(b"+OK mail.example")
+    assert wait_until(lambda: first.told() + second.told()) == [UNAVAILABLE, CONNECTION]
+
+
+def test_who_has_just_served_is_the_next(worker):
+    """The first to wait has all sessions that come one after the other."""
     first = worker()
     wait_until(first.is_waiting)
     second = worker(listening=first.listening.dup())
-    client = first.client()
     wait_until(second.is_waiting)
-    assert not first.is_waiting()
-    client.close()
+    for _ in range(10):
+        first.session()
+        first.tells(UNAVAILABLE, CONNECTION, AVAILABLE)
+        wait_until(first.is_waiting)
+    assert second.told() == []
 
 
 def test_c10_11_c10_12_who_has_served_leaves_after_its_timeout_a_fresh_one_stays(worker):
@@ -199,6 +212,20 @@ def test_c10_14_sighup_lets_the_session_finish(worker):
         assert client.ask("QUIT") == "+OK"
     assert one.status() == 0
     assert one.told() == []
+
+
+def test_c10_54_a_worker_that_ends_leaves_no_proc_file(worker, cyrus):
+    one = worker("-U", "2")
+    files = cyrus.directory / "proc"
+    with one.client():
+        assert [file.name for file in files.iterdir()] == [str(one.process.pid)]
+    one = worker("-U", "2")
+    one.session()
+    one.tells(UNAVAILABLE, CONNECTION, AVAILABLE)
+    assert [file.name for file in files.glob("[!.]*")] == []
+    one.session()
+    assert one.status() == 0
+    assert list(files.iterdir()) == []
 
 
 def test_sigterm_ends_the_session_and_nothing_is_removed(worker, cyrus):
