@@ -19,8 +19,8 @@ that has been started anew is found again. Reference: couriertcpd.md 13.2.
 from __future__ import annotations
 
 import os
+from _socket import AF_UNIX, SOCK_DGRAM, socket  # a third of the start of a program less
 from collections.abc import Callable
-from socket import AF_UNIX, SOCK_DGRAM, socket
 from time import strftime
 
 Write = Callable[[int, bytes], None]  # severity, text
@@ -96,9 +96,10 @@ class Syslog:
 
     def _placed(self, fresh: socket) -> socket:
         assert self._descriptor is not None
-        if fresh.fileno() != self._descriptor:
-            with fresh:
-                os.dup2(fresh.fileno(), self._descriptor, inheritable=False)
+        descriptor = fresh.detach()
+        if descriptor != self._descriptor:
+            os.dup2(descriptor, self._descriptor, inheritable=False)
+            os.close(descriptor)
         return socket(fileno=self._descriptor)
 
     def _hang_up(self) -> None:

@@ -25,7 +25,7 @@ Exits      64 misused, 70 started by master without its variables, 71 a system c
 from __future__ import annotations
 
 import os
-from _socket import SO_ACCEPTCONN, SOL_SOCKET, socket
+from _socket import AF_INET, SO_ACCEPTCONN, SOCK_STREAM, SOL_SOCKET, socket
 
 from courierchain import handover, log, procfile, verified
 from courierchain.handover import CannotBecome
@@ -162,18 +162,14 @@ def addressed(env: Environment) -> Environment:
     """The environment with TCPREMOTEIP and so on, unless somebody has set them."""
     if "TCPREMOTEIP" in env:
         return env
-    try:
-        client = socket(fileno=os.dup(0))
-    except OSError:
-        return env
+    client = socket(AF_INET, SOCK_STREAM, 0, fileno=0)  # said, so that nobody asks the kernel
     try:
         ends = {"TCPREMOTE": client.getpeername(), "TCPLOCAL": client.getsockname()}
-        has_ports = all(isinstance(end, tuple) for end in ends.values())
-    except OSError:
+    except OSError:  # it is none
         return env
     finally:
-        client.close()
-    if not has_ports:
+        client.detach()
+    if not all(isinstance(end, tuple) for end in ends.values()):
         return env
     ips = {f"{name}IP": end[0].removeprefix("::ffff:") for name, end in ends.items()}
     ports = {f"{name}PORT": str(end[1]) for name, end in ends.items()}

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import gc
 import os
-from _signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGHUP, SIGTERM, pthread_sigmask, signal
+from _signal import SIG_DFL, SIG_UNBLOCK, SIGHUP, SIGTERM, pthread_sigmask, signal
 from collections.abc import Callable
 from select import POLLIN, poll
-from socket import socket
 
 from courierchain import handover, log, programs, syslog, verified
 from courierchain.daemon import park
 from courierchain.journal import Journal
 from courierchain.request import RECORD
 from courierchain.reuse import enter_again, take_over
-from cyruspop3d.waiting import SIGNALS, Interrupted, interruptible
+from cyruspop3d.waiting import SIGNALS, Act, Interrupted, during, interruptible
 
 # A worker's own descriptors: 4 is the listening socket, and 3 is for the record of the chain.
 OWN_STATUS, OWN_READY, OWN_LOCK, OWN_LOG = 5, 6, 7, 8
@@ -54,22 +53,21 @@ class InProcess:
     """highest: the last of the worker's own descriptors, which begin at 4. stop: called at SIGTERM,
     does not return; hang_up: at SIGHUP."""
 
-    __slots__ = ("_chain", "_directory", "_umask", "_handlers")
+    __slots__ = ("_chain", "_directory", "_umask", "_acts")
 
     def __init__(
         self,
         chain: Chain,
         journal: Journal,
         highest: int,
-        stop: Callable[[], None],
-        hang_up: Callable[[], None],
+        stop: Act,
+        hang_up: Act,
     ):
         self._chain = chain
         self._directory = enter_again()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        self._handlers = {number: lambda *_: stop() for number in SIGNALS}
-        self._handlers[SIGHUP] = lambda *_: hang_up()
+        self._acts = {**dict.fromkeys(SIGNALS, stop), SIGHUP: hang_up}
         handover.keep(highest)
         verified.begin()
         if journal.is_syslog:
@@ -77,17 +75,10 @@ class InProcess:
         gc.enable()
         gc.set_threshold(GARBAGE)
 
-    def serve(self, client: socket) -> int | None:
+    def serve(self, client: int) -> int | None:
         """The exit status of a session; None if this process is to serve no other."""
-        mine = {number: signal(number, do) for number, do in self._handlers.items()}
-        pthread_sigmask(SIG_UNBLOCK, SIGNALS)
-        try:
-            take_over(client.detach())
-            status = self._chain()
-        finally:
-            pthread_sigmask(SIG_BLOCK, SIGNALS)
-            for number, do in mine.items():
-                signal(number, do)
+        take_over(client)
+        status = during(self._chain, self._acts)
         os.closerange(RECORD, RECORD + 1)
         os.chdir(self._directory)
         os.umask(self._umask)
@@ -113,12 +104,12 @@ class InChild:
         self._lines = syslog.Lines()
         self._log, self._log_end = map(park, os.pipe())
 
-    def serve(self, client: socket) -> int | None:
+    def serve(self, client: int) -> int | None:
         """The exit status of a session. Raises Interrupted."""
         child = os.fork()
         if child == 0:
             self._become(client)
-        client.close()
+        os.close(client)
         ended = os.pidfd_open(child)
         ready = poll()
         ready.register(self._log, POLLIN)
@@ -150,14 +141,14 @@ class InChild:
             return False
         return ended in events
 
-    def _become(self, client: socket) -> None:
+    def _become(self, client: int) -> None:
         """In the child. Never returns."""
         try:
             for number in SIGNALS:
                 signal(number, SIG_DFL)
             pthread_sigmask(SIG_UNBLOCK, SIGNALS)
-            os.dup2(client.fileno(), 0)
-            os.dup2(client.fileno(), 1)
+            os.dup2(client, 0)
+            os.dup2(client, 1)
             os.dup2(self._log_end, 2)
             os.closerange(self._own, handover.HIGHEST)
             os._exit(self._chain())

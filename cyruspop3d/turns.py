@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from _socket import IPPROTO_TCP, TCP_INFO, socket
 from functools import partial
 from select import EPOLLERR, EPOLLEXCLUSIVE, EPOLLIN, epoll
-from socket import IPPROTO_TCP, TCP_INFO, socket
 from struct import unpack_from
 from time import sleep
 
@@ -67,20 +67,21 @@ class Turns:
         self._is_warm = bool(at_once)
         return dict(at_once or interruptible(self._ready.poll))
 
-    def accept(self) -> socket:
-        """Raises OSError, as accept(2) without waiting, and Interrupted."""
+    def accept(self) -> int:
+        """A client's descriptor. Raises OSError, as accept(2) without waiting, and Interrupted."""
         if self._is_warm or not self._has_lock:
-            client = self._listening.accept()[0]
-            self._count()
-            return client
+            return self._accept()
         interruptible(partial(fcntl.lockf, self._lock, fcntl.LOCK_EX))
         try:
             self._leave_to_others()
-            client = self._listening.accept()[0]
-            self._count()
-            return client
+            return self._accept()
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    def _accept(self) -> int:
+        client, _ = self._listening._accept()  # type: ignore[attr-defined]
+        self._count()
+        return client
 
     def _leave_to_others(self) -> None:
         """As long as they are quick. Raises Interrupted."""

@@ -1,4 +1,4 @@
-"""waiting - signals that come only where a worker waits
+"""waiting - signals that come only where a worker waits, or serves a client itself
 
 They are blocked everywhere else, so that none comes between a client's acceptance and its session.
 """
@@ -30,15 +30,34 @@ class Interrupted(Exception):
         self.number = number
 
 
+Act = Callable[[], object]
+
+_acts: dict[int, Act] = {}
+
+
 def catch() -> None:
-    """From here on a signal of SIGNALS comes where `interruptible` waits."""
+    """From here on a signal of SIGNALS comes where `interruptible` waits, and in `during`."""
     pthread_sigmask(SIG_BLOCK, SIGNALS)
     for number in SIGNALS:
-        signal(number, interrupt)
+        signal(number, caught)
 
 
-def interrupt(number: int, frame: object) -> None:
-    raise Interrupted(number)
+def caught(number: int, frame: object) -> None:
+    if act := _acts.get(number):
+        act()
+    else:
+        raise Interrupted(number)
+
+
+def during(session: Callable[[], int], acts: dict[int, Act]) -> int:
+    """What the session gives; meanwhile a signal does what `acts` has for it."""
+    _acts.update(acts)
+    pthread_sigmask(SIG_UNBLOCK, SIGNALS)
+    try:
+        return session()
+    finally:
+        pthread_sigmask(SIG_BLOCK, SIGNALS)
+        _acts.clear()
 
 
 def interruptible(wait: Callable[[], object]) -> list[tuple[int, int]]:

@@ -21,12 +21,12 @@ from __future__ import annotations
 import gc
 import os
 from _signal import alarm
+from _socket import socket
 from array import array
 from binascii import hexlify
 from collections.abc import Callable
 from errno import EINVAL
 from select import EPOLLERR
-from socket import socket
 from time import sleep
 
 from courierchain import cyruslines, handover, procfile, programs, rehearsal
@@ -167,8 +167,8 @@ class Worker:
             procfile.remove(self._procfile)
         return OK
 
-    def _next_client(self, *, has_served: bool) -> socket:
-        """Wait for a connection. Raises Ended."""
+    def _next_client(self, *, has_served: bool) -> int:
+        """The descriptor of the next client. Raises Ended."""
         patience = self._arguments.patience
         try:
             if has_served:
@@ -176,7 +176,7 @@ class Worker:
                 alarm(patience)
             while True:
                 self._check(self._turns.wait())
-                if client := self._accept():
+                if (client := self._accept()) is not None:
                     return client
         except Interrupted as why:
             raise self._ended_by(why) from why
@@ -192,7 +192,7 @@ class Worker:
             self._journal.info("process file has changed")
             raise Ended(OK)
 
-    def _accept(self) -> socket | None:
+    def _accept(self) -> int | None:
         """None if another worker has the client, or it has gone. Raises Ended, Interrupted."""
         try:
             return self._turns.accept()
@@ -205,7 +205,7 @@ class Worker:
             sleep(SHORT_OF_DESCRIPTORS)
             raise Ended(SYSTEM) from why
 
-    def _session(self, client: socket) -> int | None:
+    def _session(self, client: int) -> int | None:
         """The exit status of one. Raises Ended."""
         try:
             return self._sessions.serve(client)

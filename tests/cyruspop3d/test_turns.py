@@ -52,7 +52,7 @@ class Service:
         """Whether the worker itself takes one."""
         self.turns.wait()
         try:
-            self.turns.accept().close()
+            os.close(self.turns.accept())
         except BlockingIOError:
             return False
         return True
@@ -163,5 +163,5 @@ def test_a_service_on_a_path_is_served_at_once(service, tmp_path):
     with socket.socket(socket.AF_UNIX) as client, listening:
         client.connect(str(tmp_path / "socket"))
         other.wait()
-        other.accept().close()
+        os.close(other.accept())
     assert one.naps <= 1
