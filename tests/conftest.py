@@ -42,6 +42,15 @@ ANY_MODE = {
 WITH_PROCESSES = {**MODES, "reused": ["-uses=5"], "parked": ["-uses=5", "-park=60"]}
 
 
+def has_newer_courier() -> bool:
+    """Whether Debian's Courier is that of Debian 13 or later: it announces LANG, says stls=1 at
+    LOGIN, has TLS_ALPN, and no -noidentlookup."""
+    try:
+        return "TLS_ALPN=" in Path("/etc/courier/pop3d-ssl").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def needs(program: str) -> str:
     """The path of a peer program. Without it the test is skipped, or fails where CI=true."""
     path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")

@@ -405,7 +405,7 @@ def test_what_pam_sets_for_a_session_holds_in_the_service_and_for_nobody_else(
     stack = (
         f"{UNIX}session required pam_limits.so conf={limits}\n"
         f"session [success=1 default=ignore] pam_succeed_if.so quiet user != {limited.name}\n"
-        "session required pam_umask.so umask=0027\nsession required pam_permit.so\n"
+        "session required pam_umask.so umask=0027 nousergroups\nsession required pam_permit.so\n"
     )
     server = serve_pam(*process_mode, stack=stack)
 

@@ -9,7 +9,16 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.conftest import BIN, DEADLINE, children_of, has_client, needs, needs_root, wait_until
+from tests.conftest import (
+    BIN,
+    DEADLINE,
+    children_of,
+    has_client,
+    has_newer_courier,
+    needs,
+    needs_root,
+    wait_until,
+)
 from tests.courierctl.conftest import TEMPLATES
 
 PRINT_ENVIRONMENT = "#!/bin/sh\nexec 3<&-\n/usr/bin/env\n"
@@ -264,6 +273,8 @@ def test_couriers_own_logger_and_listener_are_started_and_stopped_likewise(site,
         (site.bin / program).unlink()
         (site.bin / program).symlink_to(needs(f"/usr/sbin/{program}"))
     site.set(LOGGEROPTS="-name=pop3d")
+    if has_newer_courier():
+        site.set(TCPDOPTS="-nodnslookup")
     site.ok("start")
     with site.client().login(john):
         assert "sessions 1," in site.ok("status")

@@ -247,7 +247,7 @@ def test_c10_55_telemetry_of_both_has_one_form(pair):
         begin = header.match(text)
         assert begin, text
         marked = re.sub(r"([<>])\d{10}\1", r"\1", text[begin.end() :])
-        told[service] = plain(marked, CHANGING)
+        told[service] = plain(marked, CHANGING).replace("\n>.\n", "\n.\n")  # 3.8 sends it alone
     assert told["plainours"] == told["plain"]
     assert PASSWORD not in logs["plainours"]
 
