@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def folder_for_all() -> str:
-    needed = originals.NEEDED | originals.DOVECOT | originals.CYRUS_NEEDED
+    needed = originals.NEEDED | originals.DOVECOT | originals.cyrus_needed()
     return private_folder(needed, "courier-pop", "dovecot-pop3d", originals.POPA3D)
 
 

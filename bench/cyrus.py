@@ -89,7 +89,7 @@ def main() -> int:
     report.TARGETS[:] = TARGETS
     try:
         with open(options.json, "w") as file:
-            folder = private_folder(originals.NEEDED | originals.CYRUS_NEEDED)
+            folder = private_folder(originals.NEEDED | originals.cyrus_needed())
             comparison = measured(folder, options)
             comparison.write_json(file)
     except (Unable, Failed, OSError) as why:

@@ -1,4 +1,4 @@
-"""dovecot - Dovecot 2.3
+"""dovecot - Dovecot 2.3, or 2.4, whose settings have other names
 
     Dovecot(name, folder, accounts)             as shipped: what is set has no default
     DovecotTuned(name, folder, accounts)        as its documentation says for speed
@@ -16,11 +16,34 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import subprocess
 
 import originals
 from accounts import Accounts, write
 from privateview import behind
 from servers import PATH, Command, Server
+
+DOVECOT = "/usr/sbin/dovecot"
+OF_2_4 = {  # lines of 2.3, as patterns, and what 2.4 has in their place
+    r"mail_location = maildir:(.*)": r"mail_driver = maildir\nmail_path = \1",
+    r"disable_plaintext_auth = no": "auth_allow_cleartext = yes",
+    r"(pass|user)db {\n  driver = passwd-file": r"\1db passwd-file {",
+    r"  args =": "  passwd_file_path =",
+    r"service_count": "restart_request_count",
+    r"ssl_(cert|key) = <": r"ssl_server_\1_file = ",
+}
+
+
+def is_newer() -> bool:
+    done = subprocess.run([DOVECOT, "--version"], capture_output=True, text=True, check=True)
+    return not done.stdout.startswith("2.3.")
+
+
+def newer(settings: str) -> str:
+    for old, new in OF_2_4.items():
+        settings = re.sub(old, new, settings)
+    return f"dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n{settings}"
 
 
 class Dovecot(Server):
@@ -38,8 +61,9 @@ class Dovecot(Server):
         os.chown(self.passwd, pwd.getpwnam("dovecot").pw_uid, -1)
 
     def commands(self) -> list[Command]:
-        write(self.config, self.settings(), 0o600)
-        argv = ["/usr/sbin/dovecot", "-F", "-c", self.config]
+        settings = self.settings()
+        write(self.config, newer(settings) if is_newer() else settings, 0o600)
+        argv = [DOVECOT, "-F", "-c", self.config]
         seen = behind({self.state: "/var/lib/dovecot", **self.programs}, argv)
         return [(seen, {"PATH": PATH})]
 

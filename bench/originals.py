@@ -34,12 +34,17 @@ DOVECOT = {"/usr/sbin/dovecot": "dovecot-core"}
 # what the programs of Cyrus that are used here need and what can be installed
 CYRUS_NEEDED = {
     "/usr/lib/*/libjansson.so.4": "libjansson4",
-    "/usr/lib/*/libpcreposix.so.3": "libpcre3",
     "/usr/lib/*/libpq.so.5": "libpq5",
     "/usr/lib/*/libsqlite3.so.0": "libsqlite3-0",
     "/usr/lib/*/libwrap.so.0": "libwrap0",
     "/usr/lib/*/libxml2.so.2": "libxml2",
     "/usr/lib/*/sasl2/libsasldb.so.2": "libsasl2-modules-db",
+}
+CYRUS_NEEDED_IN_12 = {"/usr/lib/*/libpcreposix.so.3": "libpcre3"}
+CYRUS_NEEDED_IN_13 = {
+    "/usr/lib/*/libpcre2-posix.so.3": "libpcre2-posix3",
+    "/usr/lib/*/libclamav.so.12": "libclamav12",
+    "/usr/lib/*/libzephyr.so.4": "libzephyr4",
 }
 POPA3D = "popa3d"
 # the package whose version it must have, where its programs belong, one of them
@@ -47,7 +52,7 @@ POP3_PACKAGES = {
     "courier-pop": ("courier-base", "/usr/lib/courier/courier", "courierpop3d"),
     "dovecot-pop3d": ("dovecot-core", "/usr/lib/dovecot", "pop3"),
 }
-CYRUS = ("cyrus-common", "cyrus-pop3d", "sasl2-bin", "libxapian30", "libical3")
+CYRUS = ("cyrus-common", "cyrus-pop3d", "sasl2-bin", "libxapian30", "libical3", "libical3t64")
 CACHE = "/var/cache/popbench"
 POLICY = "/usr/sbin/policy-rc.d"  # asked by Debian's packages before they start a service
 
@@ -127,6 +132,12 @@ def is_offered(package: str) -> bool:
     return subprocess.run(query, capture_output=True).returncode == 0
 
 
+def cyrus_needed() -> dict[str, str]:
+    with open("/etc/debian_version") as file:
+        is_12 = file.read().startswith("12")
+    return CYRUS_NEEDED | (CYRUS_NEEDED_IN_12 if is_12 else CYRUS_NEEDED_IN_13)
+
+
 def cyrus() -> str:
     """Its programs run from wherever they are, with LD_LIBRARY_PATH for its own libraries."""
     place = f"{CACHE}/cyrus"
@@ -135,7 +146,8 @@ def cyrus() -> str:
         os.makedirs(CACHE, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             apt_get("update")
-            apt_get("download", "-o", "APT::Sandbox::User=root", *CYRUS, cwd=folder)
+            offered = filter(is_offered, CYRUS)
+            apt_get("download", "-o", "APT::Sandbox::User=root", *offered, cwd=folder)
             for file in os.listdir(folder):
                 subprocess.run(["dpkg-deb", "-x", file, "files"], cwd=folder, check=True)
             os.chmod(folder, 0o755)

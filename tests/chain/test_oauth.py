@@ -11,9 +11,11 @@ import pytest
 import trustme
 
 from tests.authmodules.test_authoauth import Site, signed
+from tests.chain.test_clients import home as home  # a fixture
+from tests.chain.test_clients import run
 from tests.chain.test_sasl import LOGIN_FAILED, PEER, SERVED, b64, greeted
 from tests.chain.test_tls import COURIERTLS, issue
-from tests.conftest import DEADLINE, ROOT, Client, needs
+from tests.conftest import BIN, DEADLINE, ROOT, Client, needs
 
 STAGES = ("courierpop3login", "authoauth", "authuserdb", "courierpop3d", "./Maildir")
 BOTH = "OAUTHBEARER XOAUTH2"
@@ -236,3 +238,27 @@ def test_7628_01_mpop_by_a_token(pop3s, public, mechanism):
     assert done.returncode == 0, done.stderr
     (letter,) = (inbox / "new").iterdir()
     assert letter.read_bytes() == b"Subject: one\n\nbody\n"
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2"])
+def test_7628_01_getmail6_by_a_token(pop3s, public, home, mechanism):
+    getmail = needs(str(BIN / "getmail"))  # that of PyPI: Debian 12's has XOAUTH2 for IMAP only
+    inbox = home / "inbox"
+    (home / "getmailrc").write_text(
+        f"[retriever]\ntype = SimplePOP3SSLRetriever\nserver = localhost\nport = {pop3s.port}\n"
+        f"ca_certs = {public}/ca.pem\nusername = john\nuse_xoauth2 = true\n"
+        f'password_command = ("/bin/cat", "{home}/token")\n'
+        f"[destination]\ntype = Maildir\npath = {inbox}/\n"
+        "[options]\ndelivered_to = false\nreceived = false\nverbose = 0\n"
+    )
+
+    def fetch(token: bytes) -> None:
+        (home / "token").write_bytes(token)
+        run(getmail, "--getmaildir", str(home), "--rcfile", "getmailrc", home=home)
+
+    with pytest.raises(AssertionError):
+        fetch(signed(exp=1))
+    pop3s.logged(rf"INFO: LOGIN FAILED, method={mechanism}, {PEER}")
+    fetch(signed())
+    (letter,) = (inbox / "new").iterdir()
+    assert letter.read_bytes().endswith(b"Subject: one\n\nbody\n")

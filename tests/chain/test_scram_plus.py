@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import ssl
 import subprocess
@@ -28,7 +29,7 @@ from tests.chain.test_tls import AUTHUSERDB, COURIERTLS
 from tests.chain.test_tls import authority as authority  # a fixture
 from tests.chain.test_tls import settings as settings  # another
 from tests.chain.test_tls import tls as tls  # a third
-from tests.conftest import ROOT, Client, needs, needs_module
+from tests.conftest import DEADLINE, ROOT, Client, needs, needs_module
 
 PLUS = "SCRAM-SHA-256-PLUS"
 EVERY = f"{PLUS} {SHA_256} SCRAM-SHA-1-PLUS {SHA_1}"
@@ -151,7 +152,7 @@ def test_9266_openssl_exports_the_same(serve, settings, script, suite):
 
 
 class GnuSasl:
-    """GNU SASL's library, by which mpop and others speak SCRAM; Debian's mpop has no -PLUS yet."""
+    """GNU SASL's library, by which mpop and others speak SCRAM; Debian 12's mpop has no -PLUS."""
 
     AUTHID, PASSWORD, UNIQUE, EXPORTER = 1, 3, 18, 25  # gsasl.h
     OK, NEEDS_MORE = 0, 1
@@ -193,3 +194,39 @@ def test_5802_01_gnu_sasl_bound_to_the_connection(serve, settings, accounts, tls
             while reply.startswith("+ "):
                 reply = client.ask(peer.step(reply[2:]))
             assert reply == last
+
+
+@pytest.mark.parametrize("mechanism", [PLUS, "SCRAM-SHA-1-PLUS"])
+@pytest.mark.parametrize("way", ["995", "STLS"])
+def test_5802_04_mpop_bound_to_the_connection(
+    serve, settings, accounts, authority, public, way, mechanism
+):
+    known = subprocess.run([needs("mpop"), "--version"], capture_output=True, text=True).stdout
+    if mechanism.lower() not in known:
+        pytest.skip(f"this mpop has no {mechanism}")
+    add_john(accounts).deliver(b"Subject: one\n\nbody\n")
+    stages = AUTHUSERDB
+    if way == "995":
+        stages = (*COURIERTLS, *(["-user=courier"] if ROOT else []), *AUTHUSERDB)
+    server = serve(stages=stages, env={**settings, "POP3AUTH_TLS": mechanism, **QUICK})
+    inbox, config, trusted = public / "inbox", public / "mpoprc", public / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    for folder in ("new", "cur", "tmp"):
+        (inbox / folder).mkdir(parents=True)
+
+    def fetched(password: str) -> list[bytes]:
+        config.write_text(
+            f"account demo\nhost localhost\nport {server.port}\nuser john\ntls on\n"
+            f"tls_starttls {'on' if way == 'STLS' else 'off'}\ntls_trust_file {trusted}\n"
+            f'auth {mechanism.lower()}\npassword "{password}"\nkeep on\nreceived_header off\n'
+            f"uidls_file {public}/uidls\ndelivery maildir {inbox}\n"
+        )
+        config.chmod(0o600)
+        argv = ["mpop", "-C", str(config), "-Q", "demo"]
+        env = {"HOME": str(public), "PATH": os.environ["PATH"]}
+        subprocess.run(argv, env=env, capture_output=True, timeout=DEADLINE, check=False)
+        return [path.read_bytes() for path in (inbox / "new").iterdir()]
+
+    assert fetched("wrong") == []
+    server.logged(rf"INFO: LOGIN FAILED, method={mechanism}, .*")
+    assert fetched(SECRET) == [b"Subject: one\n\nbody\n"]
