@@ -112,6 +112,8 @@ class MariaDB(DatabaseServer):
     def argv(self) -> list[str]:
         where = [f"--socket={self.directory}/socket", f"--port={self.port}"]
         more = ["--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-fast-shutdown=2"]
+        if not self.options_for_tls:
+            more.append("--skip-ssl")  # MariaDB 11 would make a certificate of its own
         return [needs("mariadbd"), *self.options, *where, *more]
 
     def connect(self):
