@@ -32,6 +32,7 @@ from courierchain.request import RECORD
 from couriertcpd import reload, stderr, systemd
 from couriertcpd.access import Access
 from couriertcpd.arrival import Address, Variables
+from couriertcpd.children import usual_idle
 from couriertcpd.connection import variables
 from couriertcpd.encryption import Relay, exists, of_every_connection, on_demand
 from couriertcpd.front import USER, Fronts
@@ -156,7 +157,7 @@ def listen(options: Options, argv: list[str], env: dict[str, str]) -> int:
         *(sockets, proxies, access, limits, lookups, tls, throttle, serve),
         prefork=options.prefork,
         uses=options.uses,
-        most_idle=options.maxidle,
+        most_idle=options.maxidle or usual_idle(),
         terms=terms,
         fronts=fronts,
         notifier=notifier,

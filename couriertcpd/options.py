@@ -77,7 +77,7 @@ TABLE = (
     Option("haproxyfrom", TEXT, None, "who may send one: addresses, networks; default: this host"),
     Option("prefork", COUNT, 0, "processes that wait for a client", lowest=0),
     Option("uses", COUNT, 1, "clients that one process serves, one after another"),
-    Option("maxidle", COUNT, 100, "processes of -uses that wait for their next client"),
+    Option("maxidle", COUNT, None, "processes of -uses that wait; default: see children.py"),
     Option("front", FLAG, False, "no process for a client that has not sent a login"),
     Option("park", SECONDS, None, "of silence, after which a session waits without a process", 0),
     Option("reload", FLAG, False, "let the daemon of -pid take up new code, or this command line"),
@@ -131,7 +131,7 @@ class Options:
     haproxyfrom: str | None
     prefork: int
     uses: int
-    maxidle: int
+    maxidle: int | None
     front: bool
     park: float | None  # with -uses
     reload: bool
