@@ -37,7 +37,8 @@ class Turns:
 
     def __init__(self, listening: socket, ready: int, lock: int):
         with epoll() as made:
-            os.dup2(made.fileno(), ready, inheritable=False)
+            again = os.dup(made.fileno())
+        move(again, ready)
         self._ready = epoll.fromfd(ready)
         self._ready.register(listening, EPOLLIN | EPOLLEXCLUSIVE)
         self._listening = listening
@@ -48,9 +49,7 @@ class Turns:
 
     def open_lock(self, path: str) -> None:
         """Raises OSError; then there are no turns."""
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.dup2(file, self._lock, inheritable=False)
-        os.close(file)
+        move(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), self._lock)
         self._has_lock = True
 
     def watch(self, descriptor: int) -> None:
@@ -102,9 +101,24 @@ class Turns:
         return 0 < waiting < room // 2 and waiting * NAP < taken * PATIENCE
 
     def _taken(self) -> int:
-        return int.from_bytes(os.pread(self._lock, COUNT, 0), "little")
+        try:
+            return int.from_bytes(os.pread(self._lock, COUNT, 0), "little")
+        except OSError:
+            return 0
 
     def _count(self) -> None:
-        """Two at once may count as one: it is for a rate."""
-        if self._has_lock:
-            os.pwrite(self._lock, ((self._taken() + 1) % 256**COUNT).to_bytes(COUNT, "little"), 0)
+        """Two at once may count as one, and a full disk counts none: it is for a rate."""
+        if not self._has_lock:
+            return
+        taken = (self._taken() + 1) % 256**COUNT
+        try:
+            os.pwrite(self._lock, taken.to_bytes(COUNT, "little"), 0)
+        except OSError:
+            pass
+
+
+def move(descriptor: int, wanted: int) -> None:
+    """Raises OSError if it is not open."""
+    if descriptor != wanted:
+        os.dup2(descriptor, wanted, inheritable=False)
+        os.close(descriptor)

@@ -43,7 +43,7 @@ from cyruspop3d.sessions import (
     InProcess,
     can_be_in_process,
 )
-from cyruspop3d.turns import Turns
+from cyruspop3d.turns import Turns, move
 from cyruspop3d.waiting import ENDING, Interrupted, catch
 
 STATUS, LISTENING = 3, 4  # descriptors, as master gives them
@@ -239,13 +239,6 @@ class Worker:
             os.write(OWN_STATUS, words.tobytes())
         except OSError as why:
             self._journal.err(f"unable to tell master {messages[-1]}: {why.strerror}")
-
-
-def move(descriptor: int, wanted: int) -> None:
-    """Raises OSError if it is not open."""
-    if descriptor != wanted:
-        os.dup2(descriptor, wanted, inheritable=False)
-        os.close(descriptor)
 
 
 def identity(program: str) -> tuple[int, ...]:

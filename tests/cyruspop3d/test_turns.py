@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -165,3 +166,18 @@ def test_a_service_on_a_path_is_served_at_once(service, tmp_path):
         other.wait()
         os.close(other.accept())
     assert one.naps <= 1
+
+
+def test_F_DISK_1_a_count_that_cannot_be_written_costs_no_client(service, monkeypatch):
+    one = service()
+    one.is_busy = False
+    one.connects(2)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pread", full)
+    assert one.takes_one()
+    one.is_busy = True
+    assert one.takes_one()
